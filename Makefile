@@ -1,0 +1,55 @@
+# Everything runs from a bare Debian 12 machine with python3, make and go: what is missing is installed here.
+
+VENV := .venv
+RUN := $(VENV)/bin/
+UV := $(VENV)/bin/uv
+PYTHON ?= python3
+export UV_PYTHON_DOWNLOADS := never
+export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
+
+.PHONY: help test check unit e2e lab lab-down demo bench proto schema clean
+
+help: ## what there is
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 18
+
+test: check unit e2e ## everything: lint, types, structure, unit, contract and end-to-end tests
+
+check: $(VENV)/.synced ## lint, types and the direction of dependencies
+	$(RUN)ruff check .
+	$(RUN)ruff format --check .
+	$(RUN)mypy
+	$(RUN)lint-imports --no-cache
+
+unit: $(VENV)/.synced ## tests that need no lab
+	$(RUN)pytest tests/unit tests/contract -n 2 -q
+
+e2e: $(VENV)/.synced lab ## tests on real sshd, Docker, buildkitd and buildx, amd64 and arm64
+	. .lab/env && $(RUN)pytest tests/e2e -q
+
+lab: $(VENV)/.synced ## two amd64 hosts, an arm64 host and registries on this machine
+	$(RUN)python -m tests.lab up
+
+lab-down: $(VENV)/.synced ## stop the lab; caches stay in ~/.cache/fleet-lab
+	$(RUN)python -m tests.lab down
+
+demo: $(VENV)/.synced lab ## from nothing to a native multi-platform build
+	. .lab/env && $(RUN)python -m tests.demo
+
+bench: $(VENV)/.synced lab ## the figures that README quotes
+	. .lab/env && $(RUN)python benchmarks/foundation.py
+
+proto: $(VENV)/.synced ## compile the trimmed BuildKit API
+	$(RUN)python -m grpc_tools.protoc -I fleet/adapters/proto --python_out=fleet/adapters/proto \
+		--pyi_out=fleet/adapters/proto fleet/adapters/proto/control.proto
+
+schema: $(VENV)/.synced ## the JSON Schema of the inventory
+	$(RUN)fleet schema > docs/inventory.schema.json
+
+$(VENV)/.synced: pyproject.toml uv.lock
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { apt-get update -q && apt-get install -qy python3-venv; }
+	@test -x $(UV) || { $(PYTHON) -m venv $(VENV) && $(RUN)pip install -q 'uv>=0.9'; }
+	$(UV) sync --locked --inexact --quiet
+	@touch $@
+
+clean: ## what make made in this checkout
+	rm -rf $(VENV) .lab .mypy_cache .ruff_cache .pytest_cache .hypothesis

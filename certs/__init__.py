@@ -1,0 +1,1 @@
+"""A small certificate authority for mutual TLS; it knows nothing of fleets."""

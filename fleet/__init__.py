@@ -1,0 +1,1 @@
+"""A fleet manager for native container builders."""

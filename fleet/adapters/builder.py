@@ -1,0 +1,106 @@
+"""docker buildx on this machine: what it has stored, and running it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fleet import buildx
+from fleet.errors import BuilderError
+from fleet.model import BuilderFacts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_BUILDX = ("docker", "buildx")
+_INSTALL = "install the docker client and docker buildx 0.32 or newer on this machine"
+
+
+def configuration() -> Path:
+    """Where buildx keeps its builders: BUILDX_CONFIG, else buildx/ in DOCKER_CONFIG or ~/.docker."""
+    if configured := os.environ.get("BUILDX_CONFIG"):
+        return Path(configured)
+    docker = os.environ.get("DOCKER_CONFIG")
+    return (Path(docker) if docker else Path.home() / ".docker") / "buildx"
+
+
+class BuildxBuilder:
+    """The docker buildx of this machine. Its files are read, never written: `ls` and `inspect` dial every node."""
+
+    def __init__(self, directory: Path | None = None) -> None:
+        """`directory`: builders of fleet's own, apart from the user's."""
+        self._directory = directory or configuration()
+        self._environment = os.environ | {"BUILDX_CONFIG": str(self._directory)}
+        self._checked = False
+
+    def read(self, name: str) -> BuilderFacts:
+        """The builder as buildx has stored it; raises BuilderError when that cannot be read."""
+        try:
+            stored = (self._directory / "instances" / name).read_text()
+        except FileNotFoundError:
+            return BuilderFacts()
+        except OSError as error:
+            raise BuilderError(f"{error.filename}: {error.strerror}", "is it yours?") from error
+        facts = buildx.parse_instance(stored)
+        return BuilderFacts(facts.nodes, facts.driver, default=_is_default(self._directory, name))
+
+    def run(self, arguments: Sequence[str]) -> None:
+        """Run `docker buildx …` quietly to its end; raises BuilderError with its last line."""
+        self._check()
+        done = self._capture(arguments)
+        if done.returncode != 0:
+            raise BuilderError(
+                f"docker buildx {arguments[0]} failed: {_last_line(done.stderr)}",
+                f"try: docker buildx {' '.join(arguments)}",
+            )
+
+    def call(self, arguments: Sequence[str]) -> int:
+        """Run `docker buildx …` on the user's terminal; its exit code.
+
+        An interrupt reaches buildx from the terminal itself; it is left to end in its own way.
+        """
+        self._check()
+        with subprocess.Popen((*_BUILDX, *arguments), env=self._environment) as process:
+            while True:
+                try:
+                    return process.wait()
+                except KeyboardInterrupt:
+                    continue
+
+    def _check(self) -> None:
+        """Refuse a missing or unfit buildx, once, before it is first used."""
+        if not self._checked:
+            done = self._capture(("version",))
+            if done.returncode != 0:
+                raise BuilderError(f"docker buildx does not run: {_last_line(done.stderr)}", _INSTALL)
+            buildx.check_version(buildx.parse_version(done.stdout))
+            self._checked = True
+
+    def _capture(self, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        try:
+            return subprocess.run(
+                (*_BUILDX, *arguments),
+                env=self._environment,
+                capture_output=True,
+                text=True,
+                check=False,
+                stdin=subprocess.DEVNULL,
+            )
+        except OSError as error:
+            raise BuilderError(f"docker cannot be run here: {error.strerror}", _INSTALL) from error
+
+
+def _is_default(directory: Path, name: str) -> bool:
+    if chosen := os.environ.get("BUILDX_BUILDER"):
+        return chosen == name
+    try:
+        return bool(json.loads((directory / "current").read_text()).get("Name") == name)
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no output"])[-1].removeprefix("ERROR: ")

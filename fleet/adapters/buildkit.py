@@ -1,0 +1,215 @@
+"""Daemons over mutual TLS, asked in stages, so that a failure names the stage it happened at."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import time
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from fleet.model import ApiFacts, CertificateFacts, Down, Platform, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import grpc
+
+    from fleet.model import HostSpec
+
+# grpcio prints TLS failures to stderr by itself; they are reported by us, once, as a reason.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+_CONTROL = "/moby.buildkit.v1.Control/"
+
+
+class BuildkitProber:
+    """Asks daemons with one client certificate, given by the paths `cacert`, `cert` and `key`."""
+
+    def __init__(self, files: Mapping[str, str]) -> None:
+        self._files = files
+
+    def probe(self, host: HostSpec, *, timeout: float) -> ApiFacts | Down:
+        """What the daemon answers within `timeout` seconds, or the stage at which it does not."""
+        deadline = time.monotonic() + timeout
+        started = time.monotonic()
+        try:
+            stream = socket.create_connection((host.address, host.port), timeout)
+        except OSError as error:
+            return _tcp_failure(host, error, timeout)
+        with stream:
+            try:
+                stream.settimeout(_left(deadline))
+                tls = self._context.wrap_socket(stream, server_hostname=host.address)
+            except OSError as error:
+                return _tls_failure(host, error, timeout)
+            with tls:
+                certificate = _certificate(tls.getpeercert() or {})
+                return self._ask(host, tls, certificate, started, deadline)
+
+    def _ask(
+        self,
+        host: HostSpec,
+        tls: ssl.SSLSocket,
+        certificate: CertificateFacts,
+        started: float,
+        deadline: float,
+    ) -> ApiFacts | Down:
+        import grpc
+
+        from fleet.adapters.proto import control_pb2 as proto
+
+        with grpc.secure_channel(host.endpoint, self._credentials, _CHANNEL_OPTIONS) as channel:
+            info = _call(channel, "Info", proto.InfoRequest, proto.InfoResponse)
+            workers = _call(channel, "ListWorkers", proto.ListWorkersRequest, proto.ListWorkersResponse)
+            usage = _call(channel, "DiskUsage", proto.DiskUsageRequest, proto.DiskUsageResponse)
+            history = channel.unary_stream(
+                f"{_CONTROL}ListenBuildHistory",
+                request_serializer=proto.BuildHistoryRequest.SerializeToString,
+                response_deserializer=proto.BuildHistoryEvent.FromString,
+            )
+            left = _left(deadline)
+            answers = {
+                "info": info.future(proto.InfoRequest(), timeout=left),
+                "workers": workers.future(proto.ListWorkersRequest(), timeout=left),
+                "usage": usage.future(proto.DiskUsageRequest(), timeout=left),
+            }
+            active = history(proto.BuildHistoryRequest(ActiveOnly=True, EarlyExit=True), timeout=left)
+            try:
+                version = answers["info"].result().buildkitVersion.version
+                latency = (time.monotonic() - started) * 1000
+                records = answers["workers"].result().record
+            except grpc.RpcError as error:
+                return _api_failure(host, error, tls)
+            return ApiFacts(
+                version=version,
+                worker=records[0].ID if records else "",
+                platforms=_platforms(records[0].platforms) if records else (),
+                latency_ms=latency,
+                active_builds=_or_unknown(lambda: sum(1 for _ in active)),
+                cache_bytes=_or_unknown(lambda: sum(r.Size for r in answers["usage"].result().record)),
+                certificate=certificate,
+            )
+
+    @cached_property
+    def _context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_verify_locations(self._files["cacert"])
+        context.load_cert_chain(self._files["cert"], self._files["key"])
+        # Go's servers agree on HTTP/2 or hang up.
+        context.set_alpn_protocols(["h2"])
+        return context
+
+    @cached_property
+    def _credentials(self) -> grpc.ChannelCredentials:
+        import grpc
+
+        content = {}
+        for name, path in self._files.items():
+            with open(path, "rb") as file:
+                content[name] = file.read()
+        return grpc.ssl_channel_credentials(content["cacert"], content["key"], content["cert"])
+
+
+_CHANNEL_OPTIONS = (
+    # The nodes are named by the inventory; a proxy of the environment must not come between.
+    ("grpc.enable_http_proxy", 0),
+    # Channels to one address would share a connection, and with it the fate of an earlier probe.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+def _call(channel: grpc.Channel, method: str, request: Any, response: Any) -> grpc.UnaryUnaryMultiCallable:
+    return channel.unary_unary(
+        f"{_CONTROL}{method}",
+        request_serializer=request.SerializeToString,
+        response_deserializer=response.FromString,
+    )
+
+
+def _or_unknown(read: Any) -> int | None:
+    """Secondary figures never make a node that builds look down: a late or refused one is unknown."""
+    import grpc
+
+    try:
+        return int(read())
+    except grpc.RpcError:
+        return None
+
+
+def _platforms(reported: Any) -> tuple[Platform, ...]:
+    return tuple(
+        Platform(entry.OS, entry.Architecture, entry.Variant).normalised() for entry in reported if entry.OS == "linux"
+    )
+
+
+def _certificate(peer: Mapping[str, Any]) -> CertificateFacts:
+    return CertificateFacts(
+        serial=str(peer.get("serialNumber", "")).lower().lstrip("0"),
+        expires=datetime.fromtimestamp(ssl.cert_time_to_seconds(str(peer["notAfter"])), UTC),
+        names=tuple(value for _, value in peer.get("subjectAltName", ())),
+    )
+
+
+def _left(deadline: float) -> float:
+    return max(deadline - time.monotonic(), 0.05)
+
+
+def _tcp_failure(host: HostSpec, error: OSError, timeout: float) -> Down:
+    if isinstance(error, TimeoutError):
+        return Down(
+            Stage.TCP,
+            f"no answer from {host.endpoint} within {timeout:g} s",
+            f"is the host up, and port {host.port} open in its firewall?",
+        )
+    if isinstance(error, ConnectionRefusedError):
+        return Down(Stage.TCP, f"{host.endpoint} refused the connection", f"fleet up --host {host.name}")
+    if isinstance(error, socket.gaierror):
+        return Down(Stage.TCP, f"{host.address} cannot be resolved", "correct the host's address")
+    return Down(Stage.TCP, f"{host.endpoint}: {error.strerror or error}", "is the address right?")
+
+
+def _tls_failure(host: HostSpec, error: OSError, timeout: float) -> Down:
+    if isinstance(error, TimeoutError):
+        return Down(
+            Stage.TLS,
+            f"{host.endpoint} accepts connections but did not shake hands within {timeout:g} s",
+            f"the daemon is frozen or overloaded: docker logs on {host.name}",
+        )
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Down(
+            Stage.TLS,
+            f"the certificate of {host.endpoint} is not accepted: {error.verify_message}",
+            f"fleet up --host {host.name}",
+        )
+    return Down(Stage.TLS, f"{host.endpoint}: {_plain(error)}", f"fleet up --host {host.name}")
+
+
+def _api_failure(host: HostSpec, error: grpc.RpcError, tls: ssl.SSLSocket) -> Down:
+    """In TLS 1.3 a refused client learns it only after the handshake: the alert waits on the first connection."""
+    tls.settimeout(0.2)
+    try:
+        tls.recv(1)
+    except TimeoutError:
+        pass
+    except OSError as refusal:
+        return Down(
+            Stage.TLS,
+            f"{host.endpoint} refused this client's certificate: {_plain(refusal)}",
+            f"fleet up --host {host.name}",
+        )
+    code = getattr(error, "code", lambda: None)()
+    word = code.name.lower().replace("_", " ") if code else "no answer"
+    return Down(
+        Stage.API,
+        f"{host.endpoint} shakes hands but does not answer ({word})",
+        f"is it BuildKit? docker logs on {host.name}",
+    )
+
+
+def _plain(error: OSError) -> str:
+    reason = getattr(error, "reason", None)
+    return str(reason).lower().replace("_", " ") if reason else (error.strerror or str(error))

@@ -1,0 +1,1 @@
+"""BuildKit's control API, trimmed; `make proto` compiles control.proto."""

@@ -1,0 +1,263 @@
+"""docker buildx in pure form: its arguments, what it stores, and how it changes a builder.
+
+The rules of `after` are those of buildx 0.36 (store/nodegroup.go): pinning a platform takes it from every other
+node; editing a node without platforms keeps the old ones; the last node cannot leave; endpoints are unique.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from fleet.errors import BuilderError, UsageError
+from fleet.model import BuilderFacts, BuilderNode, Platform
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+OLDEST = (0, 32, 0)
+"""The first buildx whose `create` takes --timeout."""
+
+REFUSED = (0, 37, 0)
+"""Could push the final tag before all nodes had finished; fixed in 0.37.1."""
+
+DIAL_TIMEOUT = "5s"
+"""How long `create` may look at the nodes; fleet has just probed them itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateBuilder:
+    """Make the builder with its first node."""
+
+    node: BuilderNode
+
+    def __str__(self) -> str:
+        return f"create the builder with {self.node.name}{_pinned(self.node)}"
+
+
+@dataclass(frozen=True, slots=True)
+class AppendNode:
+    """Add a node, or edit the one of that name."""
+
+    node: BuilderNode
+
+    def __str__(self) -> str:
+        return f"register {self.node.name}{_pinned(self.node)}"
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveNode:
+    """Take a node out."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"take {self.name} out of the builder"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveBuilder:
+    """Remove the builder from this machine; the nodes are not touched."""
+
+    def __str__(self) -> str:
+        return "remove the builder from this machine"
+
+
+def _pinned(node: BuilderNode) -> str:
+    return f" for {', '.join(map(str, node.platforms))}" if node.platforms else " to stand by"
+
+
+Step = CreateBuilder | AppendNode | LeaveNode | RemoveBuilder
+
+
+def arguments(builder: str, step: Step) -> tuple[str, ...]:
+    """What to type after `docker buildx`."""
+    match step:
+        case RemoveBuilder():
+            return ("rm", builder)
+        case LeaveNode(name):
+            return ("create", "--name", builder, "--leave", "--node", name)
+        case CreateBuilder(node):
+            return (*_create(builder, node), node.endpoint)
+        case AppendNode(node):
+            return (*_create(builder, node), "--append", node.endpoint)
+
+
+def _create(builder: str, node: BuilderNode) -> tuple[str, ...]:
+    options = ",".join(_quoted(f"{key}={value}") for key, value in sorted(node.options.items()))
+    platforms = ("--platform", ",".join(map(str, node.platforms))) if node.platforms else ()
+    return (
+        *("create", "--driver", "remote", "--timeout", DIAL_TIMEOUT),
+        *("--name", builder, "--node", node.name, *platforms, "--driver-opt", options),
+    )
+
+
+def _quoted(field: str) -> str:
+    """One field of the CSV that buildx reads --driver-opt as."""
+    return '"' + field.replace('"', '""') + '"' if set(field) & set('",\n') else field
+
+
+def steps(current: Sequence[BuilderNode], wanted: Sequence[BuilderNode]) -> tuple[Step, ...]:
+    """The fewest steps from one set of nodes to the other; a builder that cannot be edited there is made anew.
+
+    `wanted` holds at least one node, and its pins do not overlap. `after(current, steps(current, wanted))` has the
+    nodes of `wanted`, in any order.
+    """
+    kept = {node.name for node in wanted}
+    edit: list[Step] = [LeaveNode(node.name) for node in current if node.name not in kept]
+    try:
+        nodes = after(current, edit)
+        for node in wanted:
+            standing = {entry.name: entry for entry in nodes}
+            if not same(standing.get(node.name), node) and node.name in standing and not node.platforms:
+                edit.append(LeaveNode(node.name))
+                nodes = after(nodes, edit[-1:])
+            if not same(standing.get(node.name), node):
+                edit.append(AppendNode(node) if nodes else CreateBuilder(node))
+                nodes = after(nodes, edit[-1:])
+        # A pin that was taken away in passing is only seen at the end.
+        if all(any(same(entry, node) for entry in nodes) for node in wanted):
+            return tuple(edit)
+    except ValueError:
+        pass
+    first, *rest = wanted
+    anew: tuple[Step, ...] = (CreateBuilder(first), *(AppendNode(node) for node in rest))
+    return (*([RemoveBuilder()] if current else []), *anew)
+
+
+def same(one: BuilderNode | None, other: BuilderNode) -> bool:
+    """Whether two nodes are equal, the order of platforms aside."""
+    return one is not None and (one.name, one.endpoint, set(one.platforms), dict(one.options)) == (
+        other.name,
+        other.endpoint,
+        set(other.platforms),
+        dict(other.options),
+    )
+
+
+def after(nodes: Sequence[BuilderNode], steps: Sequence[Step]) -> tuple[BuilderNode, ...]:
+    """The nodes after `steps`; raises ValueError where buildx would refuse."""
+    result = list(nodes)
+    for step in steps:
+        match step:
+            case RemoveBuilder():
+                result = []
+            case LeaveNode(name):
+                result = [node for node in result if node.name != name]
+                if not result:
+                    raise ValueError("the last node cannot leave")
+            case CreateBuilder(node):
+                if result:
+                    raise ValueError("the builder exists")
+                result = [node]
+            case AppendNode(node):
+                result = _appended(result, node)
+    return tuple(result)
+
+
+def _appended(nodes: Sequence[BuilderNode], new: BuilderNode) -> list[BuilderNode]:
+    if not nodes:
+        raise ValueError("there is no builder to append to")
+    if any(node.endpoint == new.endpoint and node.name != new.name for node in nodes):
+        raise ValueError(f"two nodes cannot share the endpoint {new.endpoint}")
+    result = []
+    for node in nodes:
+        if node.name == new.name:
+            result.append(new if new.platforms else replace(new, platforms=node.platforms))
+        else:
+            left = tuple(platform for platform in node.platforms if platform not in new.platforms)
+            result.append(replace(node, platforms=left))
+    return result if any(node.name == new.name for node in nodes) else [*result, new]
+
+
+def parse_instance(text: str) -> BuilderFacts:
+    """What buildx has stored of one builder ($BUILDX_CONFIG/instances/NAME); raises BuilderError."""
+    try:
+        stored = json.loads(text)
+        return BuilderFacts(nodes=tuple(_node(node) for node in stored["Nodes"] or ()), driver=str(stored["Driver"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise BuilderError(
+            "what buildx has stored of the builder is not as expected", "docker buildx inspect"
+        ) from error
+
+
+def _node(stored: Mapping[str, Any]) -> BuilderNode:
+    platforms = tuple(
+        Platform(entry["os"], entry["architecture"], entry.get("variant", "")).normalised()
+        for entry in stored["Platforms"] or ()
+    )
+    return BuilderNode(stored["Name"], stored["Endpoint"], platforms, dict(stored["DriverOpts"] or {}))
+
+
+def parse_version(text: str) -> tuple[int, int, int]:
+    """The version that `docker buildx version` printed; raises BuilderError."""
+    for word in text.split():
+        parts = word.removeprefix("v").split("-")[0].split("+")[0].split(".")
+        if len(parts) == 3 and all(part.isdigit() for part in parts):
+            return (int(parts[0]), int(parts[1]), int(parts[2]))
+    raise BuilderError(f"docker buildx has no version: {text.strip()!r}", "install docker buildx 0.32 or newer")
+
+
+def check_version(version: tuple[int, int, int]) -> None:
+    """Refuse a buildx that cannot do the work; raises BuilderError."""
+    shown = ".".join(map(str, version))
+    if version < OLDEST:
+        raise BuilderError(f"docker buildx {shown} is too old", "install docker buildx 0.32 or newer, but not 0.37.0")
+    if version == REFUSED:
+        raise BuilderError(
+            "docker buildx 0.37.0 can push a tag before all platforms are built", "install docker buildx 0.37.1"
+        )
+
+
+# Flags of `docker buildx build` that take no value; every other flag takes one (commands/build.go, buildx 0.36).
+_SWITCHES = frozenset(
+    {
+        *("--check", "--compress", "--debug", "--force-rm", "--help", "--load", "--no-cache", "--pull", "--push"),
+        *("--quiet", "--rm", "--squash"),
+    }
+)
+_SHORT_SWITCHES = frozenset("Dhq")
+
+
+@dataclass(frozen=True, slots=True)
+class BuildArguments:
+    """What fleet needs to know of the arguments of `docker buildx build`."""
+
+    platforms: tuple[Platform, ...]
+    builder: str | None
+
+
+def parse_build(argv: Sequence[str]) -> BuildArguments:
+    """Read the arguments as buildx would; raises UsageError for a platform that no daemon can build."""
+    platforms: list[Platform] = []
+    builder = None
+    for flag, value in flags(argv):
+        if flag == "--builder":
+            builder = value
+        elif flag == "--platform":
+            try:
+                platforms += [_platform(text) for text in value.split(",")]
+            except ValueError as error:
+                raise UsageError(f"--platform {value}: {error}") from error
+    return BuildArguments(tuple(dict.fromkeys(platforms)), builder)
+
+
+def flags(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The flags with their values, in the ways that pflag accepts them: --f v, --f=v, -f v, -fv, -f=v."""
+    words = iter(argv)
+    for word in words:
+        if word == "--":
+            return
+        if word.startswith("--"):
+            flag, given, value = word.partition("=")
+            yield flag, value if given or flag in _SWITCHES else next(words, "")
+        elif word.startswith("-") and len(word) > 1:
+            letters = word[1:].lstrip("".join(_SHORT_SWITCHES))
+            if letters:
+                yield f"-{letters[0]}", letters[1:].removeprefix("=") or next(words, "")
+
+
+def _platform(text: str) -> Platform:
+    return Platform.parse(os.uname().machine if text.strip() == "local" else text)

@@ -1,0 +1,202 @@
+"""What each command does: load, observe, decide, apply, show. Adapters are imported by the commands that use them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from fleet.cli import output
+from fleet.cli.progress import progress
+from fleet.errors import UsageError, VaultError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from fleet.adapters.vault import FileVault
+    from fleet.model import FleetSpec, HostSpec
+    from fleet.ports import Host, World
+
+SOMETHING_TO_DO = 4
+
+STATUS_PATIENCE = 1.1
+"""Seconds that `status` waits for anything: with the time to start, an answer within 1.5 s whatever is broken."""
+
+
+def plan(inventory: Path, only: Sequence[str], *, exit_code: bool, as_json: bool, verbose: bool) -> int:
+    """`fleet plan`."""
+    from fleet import plan as decide
+    from fleet.observe import Connections, observe
+
+    spec = _load(inventory, only)
+    world = _world(spec)
+    with progress(verbose=verbose) as show, Connections(world.connect) as connections:
+        show.waiting(f"asking {_count(spec, only)}")
+        facts = observe(spec, world, connections, only=only)
+    decided = decide.plan(spec, facts, world.now(), only=only)
+    if as_json:
+        output.as_json(output.plan_json(decided))
+    else:
+        output.show_plan(decided)
+    if decided.blocked or decided.builder_blocked:
+        return 1 if decided.empty and len(decided.blocked) == len(decided.lanes) else 3
+    return SOMETHING_TO_DO if exit_code and not decided.empty else 0
+
+
+def up(inventory: Path, only: Sequence[str], *, as_json: bool, verbose: bool) -> int:
+    """`fleet up`."""
+    from fleet import plan as decide
+    from fleet.apply import Applier
+    from fleet.observe import Connections, observe
+
+    spec = _load(inventory, only)
+    world = _world(spec)
+    with world.vault.locked(), Connections(world.connect) as connections, progress(verbose=verbose) as show:
+        show.waiting(f"asking {_count(spec, only)}")
+        facts = observe(spec, world, connections, only=only)
+        decided = decide.plan(spec, facts, world.now(), only=only)
+        report = Applier(spec, world, connections, show.event).up(facts, decided, only=only)
+        remains = None
+        if report.exit_code == 0 and not decided.empty:
+            show.waiting("looking again")
+            after = decide.plan(spec, observe(spec, world, connections, only=only), world.now(), only=only)
+            remains = None if after.empty else after
+    if as_json:
+        output.as_json(output.report_json(spec.name, report))
+    else:
+        output.show_report(report)
+        if report.exit_code == 0:
+            click.echo(f"builder {spec.name}: docker buildx build --builder {spec.name} …, or fleet build …", err=True)
+    if remains:
+        click.echo("the fleet is not yet as it is wanted; what remains:", err=True)
+        output.show_plan(remains)
+        return 3
+    return report.exit_code
+
+
+def status(inventory: Path, *, as_json: bool, verbose: bool) -> int:
+    """`fleet status`."""
+    from fleet.health import snapshot
+    from fleet.model import Health
+    from fleet.observe import Connections, observe
+
+    spec = _load(inventory)
+    world = _world(spec)
+    with progress(verbose=verbose) as show, Connections(world.connect) as connections:
+        show.waiting(f"asking {_count(spec)}")
+        taken = snapshot(spec, observe(spec, world, connections, patience=STATUS_PATIENCE), world.now())
+    if as_json:
+        output.as_json(output.snapshot_json(taken))
+    else:
+        output.show_snapshot(taken)
+    usable = [node.health in {Health.READY, Health.DEGRADED} for node in taken.nodes]
+    return 0 if all(usable) else 3 if any(usable) else 1
+
+
+def down(inventory: Path, *, volumes: bool, yes: bool, as_json: bool, verbose: bool) -> int:
+    """`fleet down`."""
+    from fleet import plan as decide
+    from fleet.apply import Applier
+    from fleet.observe import Connections, observe
+
+    spec = _load(inventory)
+    world = _world(spec)
+    with world.vault.locked(), Connections(world.connect) as connections:
+        with progress(verbose=verbose) as show:
+            show.waiting(f"asking {_count(spec)}")
+            decided = decide.plan_down(spec, observe(spec, world, connections), volumes=volumes)
+        if not decided.empty and not yes:
+            output.show_plan(decided)
+            if not sys.stdin.isatty():
+                raise UsageError("fleet down asks before it removes anything", "say --yes")
+            click.confirm("Remove all this?", abort=True, err=True)
+        with progress(verbose=verbose) as show:
+            report = Applier(spec, world, connections, show.event).down(decided)
+    if as_json:
+        output.as_json(output.report_json(spec.name, report))
+    else:
+        output.show_report(report)
+    return report.exit_code
+
+
+def build(inventory: Path, arguments: Sequence[str]) -> int:
+    """`fleet build`: buildx's own exit code."""
+    from fleet.adapters.builder import BuildxBuilder
+    from fleet.adapters.buildkit import BuildkitProber
+    from fleet.adapters.vault import home
+    from fleet.dispatch import Dispatcher
+
+    spec = _load(inventory)
+    vault = _vault(spec)
+    if not vault.has_client():
+        raise VaultError(f"there is no client certificate in {vault.directory}", "fleet up, or set FLEET_HOME")
+    registered = BuildxBuilder().read(spec.name).nodes
+    return Dispatcher(
+        spec=spec,
+        prober=BuildkitProber(vault.client_files),
+        builder=BuildxBuilder(home() / "buildx"),
+        driver_options=vault.client_files,
+        owners={platform: node.name for node in registered for platform in node.platforms},
+        narrate=lambda text: click.echo(f"fleet: {text}", err=True),
+    ).build(arguments)
+
+
+def schema() -> int:
+    """`fleet schema`."""
+    from fleet.inventory import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
+    return 0
+
+
+def _load(inventory: Path, only: Sequence[str] = ()) -> FleetSpec:
+    from fleet.inventory import load
+
+    spec = load(inventory)
+    names = [host.name for host in spec.hosts]
+    for name in only:
+        if name not in names:
+            raise UsageError(f"the inventory has no host {name!r}", f"one of: {', '.join(names)}")
+    return spec
+
+
+def _vault(spec: FleetSpec) -> FileVault:
+    from fleet.adapters.vault import FileVault, home
+
+    return FileVault(home() / spec.name)
+
+
+def _world(spec: FleetSpec) -> World:
+    from fleet.adapters.builder import BuildxBuilder
+    from fleet.adapters.buildkit import BuildkitProber
+    from fleet.ports import World
+
+    vault = _vault(spec)
+    return World(
+        connect=_connect,
+        prober=BuildkitProber(vault.client_files),
+        builder=BuildxBuilder(),
+        vault=vault,
+        now=lambda: datetime.now(UTC),
+    )
+
+
+def _connect(host: HostSpec) -> Host:
+    from fleet.model import Connection
+
+    if host.connection is Connection.LOCAL:
+        from fleet.adapters.local import LocalHost
+
+        return LocalHost()
+    from fleet.adapters.ssh import connect
+
+    return connect(host)
+
+
+def _count(spec: FleetSpec, only: Sequence[str] = ()) -> str:
+    number = len(only) or len(spec.hosts)
+    return f"{number} host{'s' if number != 1 else ''}"

@@ -1,0 +1,231 @@
+"""Results on stdout, narration on stderr: tables and JSON. rich is imported only where it draws."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from fleet.apply import Outcome, Report
+    from fleet.model import Down, NodeHealth, Platform, Snapshot
+    from fleet.plan import Plan
+
+_HEALTH = {
+    "ready": ("●", "green"),
+    "degraded": ("◐", "yellow"),
+    "down": ("✗", "red"),
+    "drained": ("○", "blue"),
+    "unknown": ("?", "bright_black"),
+}
+_RESULT = {"done": "green", "unchanged": "green", "failed": "red", "blocked": "red"}
+
+
+def as_json(value: Any) -> None:
+    """Print one JSON document on stdout."""
+    click.echo(json.dumps(value, indent=2))
+
+
+# --------------------------------------------------------------------------------------------------- plan
+
+
+def show_plan(plan: Plan) -> None:
+    """The plan as a person reads it: subject by subject, each step, and why."""
+    _section("vault", [str(action) for action in plan.vault])
+    for name, lane in plan.lanes.items():
+        if lane.blocked:
+            _blocked(name, lane.blocked)
+        elif lane.actions:
+            _section(name, [str(action) for action in lane.actions], lane.why)
+        else:
+            click.echo(f"{name}: nothing to do")
+        if lane.warning:
+            click.secho(f"  warning: {lane.warning.stage}: {lane.warning.reason}", fg="yellow")
+            _remedy(lane.warning, err=False)
+    if plan.builder_blocked:
+        _blocked("builder", plan.builder_blocked)
+    _section("builder", [str(step) for step in plan.builder])
+    if plan.empty and not plan.blocked and not plan.builder_blocked:
+        click.secho("Nothing to do: the fleet is as it is wanted.", fg="green")
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """`{"fleet", "empty", "vault", "nodes": [{"name", "actions", "why", "blocked", "warning"}], "builder", …}`."""
+    return {
+        "fleet": plan.fleet,
+        "empty": plan.empty,
+        "vault": [str(action) for action in plan.vault],
+        "nodes": [
+            {
+                "name": name,
+                "actions": [str(action) for action in lane.actions],
+                "why": list(lane.why),
+                "blocked": _down_json(lane.blocked),
+                "warning": _down_json(lane.warning),
+            }
+            for name, lane in plan.lanes.items()
+        ],
+        "builder": [str(step) for step in plan.builder],
+        "builder_blocked": _down_json(plan.builder_blocked),
+    }
+
+
+def _section(subject: str, lines: list[str], why: tuple[str, ...] = ()) -> None:
+    if lines:
+        click.secho(subject, bold=True, nl=False)
+        click.echo(f"  because {'; '.join(why)}" if why else "")
+        for line in lines:
+            click.echo(f"  + {line}")
+
+
+def _blocked(subject: str, why: Down) -> None:
+    click.secho(f"{subject}: cannot be planned", fg="red")
+    click.echo(f"  {why.stage}: {why.reason}")
+    _remedy(why, err=False)
+
+
+def _remedy(why: Down, *, err: bool) -> None:
+    if why.remedy:
+        click.echo(f"    try: {why.remedy}", err=err)
+
+
+# ------------------------------------------------------------------------------------------------- report
+
+
+def show_report(report: Report) -> None:
+    """One line a host and one for the builder; what failed, with its stage and the next thing to try."""
+    width = max(len(outcome.subject) for outcome in (*report.nodes, report.builder))
+    for outcome in (*report.nodes, report.builder):
+        click.echo(f"{outcome.subject:<{width}}  ", nl=False)
+        click.secho(f"{outcome.result:<9}", fg=_RESULT[outcome.result], nl=False)
+        click.echo(f"  {outcome.seconds:5.1f} s")
+        if outcome.failure:
+            click.echo(f"  {outcome.failure.stage}: {outcome.failure.reason}", err=True)
+            _remedy(outcome.failure, err=True)
+
+
+def report_json(fleet: str, report: Report) -> dict[str, Any]:
+    """`{"fleet", "exit_code", "nodes": [{"name", "result", "seconds", "failure"}], "builder"}`."""
+    return {
+        "fleet": fleet,
+        "exit_code": report.exit_code,
+        "nodes": [{"name": outcome.subject} | _outcome_json(outcome) for outcome in report.nodes],
+        "builder": _outcome_json(report.builder),
+    }
+
+
+def _outcome_json(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "result": outcome.result,
+        "seconds": round(outcome.seconds, 3),
+        "failure": _down_json(outcome.failure),
+    }
+
+
+def _down_json(down: Down | None) -> dict[str, str | None] | None:
+    return None if down is None else {"stage": down.stage, "reason": down.reason, "remedy": down.remedy}
+
+
+# ----------------------------------------------------------------------------------------------- snapshot
+
+
+def show_snapshot(snapshot: Snapshot) -> None:
+    """A row a node, then the reason and the remedy of each that is not ready."""
+    from rich.console import Console
+    from rich.table import Table
+
+    registered = "registered" if snapshot.builder.registered else "not registered: fleet up"
+    default = ", default" if snapshot.builder.default else ""
+    ready = sum(node.health == "ready" for node in snapshot.nodes)
+    click.echo(f"fleet {snapshot.fleet}: {ready} of {len(snapshot.nodes)} ready, builder {registered}{default}")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("node", "health", "arch", "owns"):
+        table.add_column(title, overflow="fold")
+    for title in ("builds", "cache", "free", "cert", "ms"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("buildkit", no_wrap=True)
+    for node in snapshot.nodes:
+        table.add_row(*_row(node, snapshot.taken))
+    console = Console()
+    console.print(table)
+    for node in snapshot.nodes:
+        if node.reason:
+            click.echo(f"{node.name}: {node.reason}")
+            if node.remedy:
+                click.echo(f"  try: {node.remedy}")
+
+
+def _row(node: NodeHealth, taken: datetime) -> tuple[Any, ...]:
+    from rich.text import Text
+
+    glyph, colour = _HEALTH[node.health]
+    return (
+        node.name,
+        Text(f"{glyph} {node.health}", style=colour),
+        node.arch or "–",
+        platforms(node.owns),
+        _shown(node.active_builds),
+        size(node.cache_bytes),
+        size(node.free_bytes),
+        f"{(node.certificate.expires - taken).days} d" if node.certificate else "–",
+        _shown(None if node.latency_ms is None else round(node.latency_ms)),
+        node.buildkit or "–",
+    )
+
+
+def snapshot_json(snapshot: Snapshot) -> dict[str, Any]:
+    """The shape that docs/commands.md gives: null is unknown, sizes are bytes, times RFC 3339."""
+    return {
+        "fleet": snapshot.fleet,
+        "builder": {"registered": snapshot.builder.registered, "default": snapshot.builder.default},
+        "nodes": [
+            {
+                "name": node.name,
+                "address": node.address,
+                "arch": node.arch,
+                "platforms": [str(platform) for platform in node.platforms],
+                "owns": [str(platform) for platform in node.owns],
+                "health": node.health,
+                "reason": node.reason,
+                "buildkit": node.buildkit,
+                "active_builds": node.active_builds,
+                "certificate": node.certificate
+                and {
+                    "expires": node.certificate.expires.isoformat(),
+                    "days_left": (node.certificate.expires - snapshot.taken).days,
+                },
+                "cache_bytes": node.cache_bytes,
+                "free_bytes": node.free_bytes,
+                "latency_ms": None if node.latency_ms is None else round(node.latency_ms, 1),
+            }
+            for node in snapshot.nodes
+        ],
+    }
+
+
+def platforms(pinned: Sequence[Platform]) -> str:
+    """Platforms for a narrow column: each architecture once, with its variants; none is a dash."""
+    variants: dict[str, list[str]] = {}
+    for platform in pinned:
+        variants.setdefault(platform.arch, []).append(platform.variant)
+    return ", ".join(" ".join((arch, *filter(None, found))) for arch, found in variants.items()) or "–"
+
+
+def size(count: int | None) -> str:
+    """Bytes for a person, in powers of 1000 as disks are sold; unknown is a dash, never zero."""
+    if count is None:
+        return "–"
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 10 else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"
+
+
+def _shown(value: int | None) -> str:
+    return "–" if value is None else str(value)

@@ -1,0 +1,281 @@
+"""The inventory: YAML text in, a FleetSpec out, or every problem at once with its path and line."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, ValidationError
+
+from fleet import strict, yamltree
+from fleet.buildkitd import DEFAULT_IMAGE, REFUSED, DaemonConfig, checked_image
+from fleet.errors import InventoryError, Problem, UsageError
+from fleet.model import DEFAULT_PORT, NAME, BuildkitSpec, Connection, FleetSpec, HostSpec, Platform, SshSpec
+from fleet.strict import Strict, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pydantic import ValidationInfo
+
+    from fleet.yamltree import Tree
+
+LOCAL_ADDRESS = "127.0.0.1"
+"""Where a local host's daemon listens unless the inventory says otherwise."""
+
+
+def load(path: Path) -> FleetSpec:
+    """Read and parse the inventory at `path`; raises UsageError for the file, InventoryError for its text."""
+    remedy = "copy inventory.example.yaml and edit it, or name another file with -i or FLEET_INVENTORY"
+    try:
+        with path.open("rb") as file:
+            content = file.read(yamltree.MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise UsageError(f"there is no inventory {path}", remedy) from None
+    except IsADirectoryError:
+        raise UsageError(f"the inventory {path} is a directory", remedy) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"cannot read the inventory {path}: {reason}", remedy) from error
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if len(content) <= yamltree.MAX_BYTES:
+            line = content.count(b"\n", 0, error.start) + 1
+            raise InventoryError(str(path), [Problem(line, "", "the file is not UTF-8 text")]) from error
+        text = content.decode(errors="replace")
+    return parse(text, str(path))
+
+
+def parse(
+    text: str, source: str = "inventory.yaml", *, check_files: Callable[[Path], bool] = Path.is_file
+) -> FleetSpec:
+    """Parse an inventory; relative files are taken from the folder of `source`; raises InventoryError."""
+    tree = yamltree.read(text, source)
+    problems = [*tree.problems, *_repeated(tree)]
+    try:
+        inventory = _Inventory.model_validate(tree.value, context=_Files(Path(source).parent, check_files))
+    except ValidationError as error:
+        problems += strict.problems(error, tree, json_schema(), _REFUSED)
+    if problems:
+        raise InventoryError(source, yamltree.in_order(problems))
+    return _spec(inventory)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of the inventory, for editors; `parse` checks more than it can say."""
+    schema = _Inventory.model_json_schema(schema_generator=strict.StrictJsonSchema)
+    return {"$schema": strict.StrictJsonSchema.schema_dialect, **schema}
+
+
+# -------------------------------------------------------------------------------------- single values
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """Where the files named in an inventory are looked for, and how."""
+
+    folder: Path
+    exists: Callable[[Path], bool]
+
+
+_NAME_PATTERN = f"^({NAME.pattern})$"
+_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST_NAME = re.compile(rf"(?=.{{1,253}}$)({_LABEL}\.)*(?![0-9]+$){_LABEL}")
+
+
+def _name(value: str) -> str:
+    if not NAME.fullmatch(value):
+        raise ValueError(
+            f"{shown(value)} is not a name: a lower-case letter, then lower-case letters, digits and -, "
+            "not ending in -, at most 40 characters"
+        )
+    return value
+
+
+def _address(value: str | None, given: ValidationInfo) -> str | None:
+    if value is None:
+        if given.data.get("connection", "local") == "local":
+            return LOCAL_ADDRESS
+        raise ValueError("required, but missing (only `connection: local` needs none)")
+    try:
+        address = ipaddress.ip_address(value)
+    except ValueError:
+        if _HOST_NAME.fullmatch(value):
+            return value
+        raise ValueError(f"{shown(value)} is no IP address or host name{_address_hint(value)}") from None
+    if address.is_unspecified or address.is_multicast or "%" in value:
+        raise ValueError(f"{value} is not the address of one machine that others can reach")
+    return str(address)
+
+
+def _address_hint(value: str) -> str:
+    if "://" in value or "@" in value:
+        return ": give the bare name; the user goes to ssh.user"
+    if value.startswith("["):
+        return ": write IPv6 without brackets"
+    return ": ports go to `port` (BuildKit) and `ssh.port`" if value.count(":") == 1 else ""
+
+
+def _user(value: str) -> str:
+    if value.startswith("-") or " " in value:
+        raise ValueError(f"{shown(value)} is not a user name")
+    return value
+
+
+def _file(value: str, given: ValidationInfo) -> str:
+    files = cast("_Files", given.context)
+    try:
+        path = files.folder / Path(value).expanduser()
+        exists = files.exists(path)
+    except (OSError, RuntimeError):  # a name too long, an unreadable folder, ~nobody
+        exists = False
+    if not exists:
+        raise ValueError(f"there is no file {shown(value)}")
+    return str(path)
+
+
+def _platform(value: str) -> str:
+    Platform.parse(value)
+    return value
+
+
+# -------------------------------------------------------------------------------------------- the file
+
+
+_Text = Annotated[str, StringConstraints(min_length=1)]
+_Port = Annotated[int, Field(ge=1, le=65535)]
+_File = Annotated[_Text, AfterValidator(_file)]
+_Name = Annotated[str, AfterValidator(_name)]
+_PlatformName = Annotated[str, AfterValidator(_platform)]
+_Platforms = Annotated[tuple[_PlatformName, ...], Field(min_length=1)]
+
+
+class _Ssh(Strict):
+    user: Annotated[_Text, AfterValidator(_user)] | None = Field(default=None, description="Login name.")
+    port: _Port | None = Field(default=None, description="TCP port of the SSH server.")
+    identity_file: _File | None = Field(default=None, description="Private key; relative to the inventory's folder.")
+    known_hosts_file: _File | None = Field(default=None, description="Trusted host keys; relative likewise.")
+    sudo: bool | None = Field(default=None, description="Reach Docker through sudo, without a password (false).")
+
+
+class _Buildkit(Strict):
+    image: Annotated[str, AfterValidator(checked_image)] = Field(
+        default=DEFAULT_IMAGE, description="Image of the daemon, with a tag or a digest."
+    )
+    config: DaemonConfig | None = Field(default=None, description="buildkitd.toml as YAML, its own key names.")
+
+
+def _by_ssh_only(value: _Ssh, given: ValidationInfo) -> _Ssh:
+    if given.data.get("connection") == "local":
+        raise ValueError("a local host is not reached by SSH: remove this key or `connection: local`")
+    return value
+
+
+class _Host(Strict):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"connection": {"const": "local"}}, "required": ["connection"]},
+            "then": {"not": {"required": ["ssh"]}},
+            "else": {"required": ["address"]},
+        }
+    )
+
+    connection: Literal["ssh", "local"] = Field(
+        default="ssh", description="How its Docker Engine is reached; local: the Engine of this machine."
+    )
+    address: Annotated[_Text | None, AfterValidator(_address)] = Field(
+        default=None,
+        validate_default=True,
+        description="IP address or name; a local host's default is 127.0.0.1.",
+    )
+    port: _Port = Field(default=DEFAULT_PORT, description="TCP port of BuildKit on the host.")
+    ssh: Annotated[_Ssh, AfterValidator(_by_ssh_only)] | None = Field(
+        default=None, description="Overrides single keys of the fleet's ssh."
+    )
+    platforms: _Platforms | None = Field(
+        default=None,
+        description="What it may build, such as linux/arm64; all that it runs natively if left out.",
+    )
+
+
+class _Inventory(Strict):
+    """The machines of a fleet of container builders, and what runs on them."""
+
+    fleet: _Name = Field(
+        description="Names the builder and everything made on the hosts.",
+        json_schema_extra={"pattern": _NAME_PATTERN},
+    )
+    buildkit: _Buildkit = Field(default_factory=_Buildkit, description="The daemon that every host runs.")
+    ssh: _Ssh = Field(
+        default_factory=_Ssh, description="How to log in, for all hosts; the rest is left to ~/.ssh/config."
+    )
+    hosts: dict[_Name, _Host] = Field(
+        min_length=1,
+        description="The machines by name.",
+        json_schema_extra={"propertyNames": {"pattern": _NAME_PATTERN}},
+    )
+
+
+_REFUSED: dict[yamltree.Path, str] = {("buildkit", "config", *key): why for key, why in REFUSED.items()}
+
+
+def _repeated(tree: Tree) -> Iterator[Problem]:
+    """Endpoints and platforms that are there twice; skips what is malformed in other ways."""
+    hosts = tree.value.get("hosts")
+    named = hosts.items() if isinstance(hosts, dict) else ()
+    first: dict[tuple[str, object], str] = {}
+    for name, host in ((name, host) for name, host in named if isinstance(host, dict)):
+        address = host.get("address", LOCAL_ADDRESS if host.get("connection") == "local" else None)
+        port = host.get("port", DEFAULT_PORT)
+        if isinstance(address, str) and isinstance(port, int):
+            other = first.setdefault((_canonical(address), port), name)
+            if other != name:
+                yield tree.problem(("hosts", name), f"has the same address and port as {other}")
+        platforms = host.get("platforms")
+        yield from _repeated_platforms(tree, name, platforms if isinstance(platforms, tuple) else ())
+
+
+def _repeated_platforms(tree: Tree, host: str, values: tuple[object, ...]) -> Iterator[Problem]:
+    first: dict[Platform, int] = {}
+    for index, value in enumerate(values):
+        with suppress(ValueError):
+            other = first.setdefault(Platform.parse(str(value)), index)
+            if other != index:
+                message = f"{value} is the same platform as {values[other]} before it"
+                yield tree.problem(("hosts", host, "platforms", index), message)
+
+
+def _canonical(address: str) -> str:
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError:
+        return address.lower()
+
+
+def _spec(inventory: _Inventory) -> FleetSpec:
+    config = inventory.buildkit.config
+    return FleetSpec(
+        name=inventory.fleet,
+        buildkit=BuildkitSpec(
+            inventory.buildkit.image, config.model_dump(by_alias=True, exclude_unset=True) if config else {}
+        ),
+        hosts=tuple(_host_spec(name, host, inventory.ssh) for name, host in inventory.hosts.items()),
+    )
+
+
+def _host_spec(name: str, host: _Host, ssh: _Ssh) -> HostSpec:
+    logins = [ssh, host.ssh] if host.ssh else [ssh]
+    login = {key: value for part in logins for key, value in part.model_dump(exclude_unset=True).items()}
+    return HostSpec(
+        name=name,
+        address=host.address or LOCAL_ADDRESS,
+        port=host.port,
+        connection=Connection(host.connection),
+        ssh=SshSpec() if host.connection == "local" else SshSpec(**login),
+        platforms=tuple(Platform.parse(platform) for platform in host.platforms or ()),
+    )

@@ -1,0 +1,362 @@
+"""The nouns: what is wanted (spec), what is found (facts), how it is (snapshot)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+NAME = re.compile(r"[a-z][a-z0-9-]{0,38}[a-z0-9]|[a-z]")
+"""Names of fleets and hosts: safe at once as a buildx node (stored lowercased, looked up case-sensitively),
+a container, a DNS label and a file name."""
+
+DEFAULT_PORT = 1234
+"""The port that BuildKit's own documentation uses for a TCP daemon."""
+
+
+class Stage(StrEnum):
+    """Where on the way from the operator to a native build a node fails, in the order of the way."""
+
+    SSH = "SSH"
+    DOCKER = "Docker"
+    IMAGE = "image"
+    CONTAINER = "container"
+    TCP = "TCP"
+    TLS = "TLS"
+    API = "API"
+    NATIVE = "not native"
+    BUILDER = "builder"
+
+
+# ---------------------------------------------------------------------------------------------- platforms
+
+_MACHINES: Mapping[str, str] = MappingProxyType(
+    {
+        "x86_64": "amd64",
+        "amd64": "amd64",
+        "aarch64": "arm64",
+        "arm64": "arm64",
+        "armv7l": "arm",
+        "armv6l": "arm",
+        "i686": "386",
+        "i386": "386",
+        "riscv64": "riscv64",
+        "ppc64le": "ppc64le",
+        "s390x": "s390x",
+        "loongarch64": "loong64",
+    }
+)
+
+_NATIVE_FAMILIES: Mapping[str, frozenset[str]] = MappingProxyType(
+    {"amd64": frozenset({"amd64", "386"}), "arm64": frozenset({"arm64", "arm"})}
+)
+
+_DEFAULT_VARIANTS: Mapping[str, str] = MappingProxyType({"amd64": "v1", "arm64": "v8", "arm": "v7"})
+
+_VARIANTS: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "amd64": frozenset({"v1", "v2", "v3", "v4"}),
+        "arm64": frozenset({"v8", "v9"}),
+        "arm": frozenset({"v5", "v6", "v7", "v8"}),
+    }
+)
+
+ARCHITECTURES = frozenset(_MACHINES.values())
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Platform:
+    """A build platform in the form buildx compares by: arm64 is arm64/v8, amd64 is amd64/v1, arm is arm/v7.
+
+    The default variant is kept as the empty string for amd64 and arm64 and spelled out for arm, as
+    containerd's platforms package normalises it.
+    """
+
+    os: str
+    arch: str
+    variant: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Platform:
+        """Parse `linux/arm64`, `linux/arm/v7`, `arm64` …; raises ValueError for what no daemon can build."""
+        parts = text.strip().lower().split("/")
+        if len(parts) == 1:
+            parts = ["linux", *parts]
+        if len(parts) > 3 or not all(parts):
+            raise ValueError(f"{text!r} is not a platform such as linux/amd64 or linux/arm/v7")
+        os, arch, variant = (*parts, "")[:3]
+        arch = _MACHINES.get(arch, arch)
+        if os != "linux":
+            raise ValueError(f"{text!r}: buildkitd nodes build for linux only")
+        if arch not in ARCHITECTURES:
+            raise ValueError(f"{text!r}: unknown architecture {arch!r}")
+        if variant and variant not in _VARIANTS.get(arch, frozenset()):
+            raise ValueError(f"{text!r}: {arch} has no variant {variant!r}")
+        return cls(os, arch, variant).normalised()
+
+    def normalised(self) -> Platform:
+        """The same platform in the one spelling that compares equal."""
+        if self.arch == "arm":
+            return Platform(self.os, self.arch, self.variant or "v7")
+        if self.variant == _DEFAULT_VARIANTS.get(self.arch):
+            return Platform(self.os, self.arch)
+        return self
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.os, self.arch, self.variant) if part)
+
+
+def machine_arch(machine: str) -> str:
+    """The platform architecture of what `uname -m` printed; unknown machines are returned as they are."""
+    return _MACHINES.get(machine, machine)
+
+
+def runs_natively(arch: str, platform: Platform) -> bool:
+    """Whether a CPU of `arch` may run `platform` itself: same family (386 on amd64, arm on arm64)."""
+    return platform.arch in _NATIVE_FAMILIES.get(arch, frozenset({arch}))
+
+
+# --------------------------------------------------------------------------------------------------- spec
+
+
+class Connection(StrEnum):
+    """How the operator's machine reaches a host's Docker Engine."""
+
+    SSH = "ssh"
+    LOCAL = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class SshSpec:
+    """How to log in; what is None is left to ~/.ssh/config and then to OpenSSH's defaults."""
+
+    user: str | None = None
+    port: int | None = None
+    identity_file: str | None = None
+    known_hosts_file: str | None = None
+    sudo: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HostSpec:
+    """One machine as the inventory wants it."""
+
+    name: str
+    address: str
+    port: int = DEFAULT_PORT
+    connection: Connection = Connection.SSH
+    ssh: SshSpec = SshSpec()
+    platforms: tuple[Platform, ...] = ()
+    """What the node may build; empty: everything that it runs natively."""
+
+    @property
+    def endpoint(self) -> str:
+        """`HOST:PORT` of the daemon, an IPv6 address in brackets."""
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class BuildkitSpec:
+    """The daemon that every node runs: image reference and buildkitd.toml as a tree."""
+
+    image: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FleetSpec:
+    """A whole inventory, defaults resolved, hosts in the order of the file."""
+
+    name: str
+    buildkit: BuildkitSpec
+    hosts: tuple[HostSpec, ...]
+
+    def host(self, name: str) -> HostSpec:
+        """The host of that name; raises KeyError."""
+        for host in self.hosts:
+            if host.name == name:
+                return host
+        raise KeyError(name)
+
+
+def object_name(fleet: str, node: str) -> str:
+    """The name of what fleet makes on a host; names have no dots, so no two fleets can collide."""
+    return f"fleet.{fleet}.{node}"
+
+
+# -------------------------------------------------------------------------------------------------- facts
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """Why nothing more can be said beyond `stage`, and what to try next."""
+
+    stage: Stage
+    reason: str
+    remedy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFacts:
+    """A certificate in use: serial (hex), the names it is good for, and when it expires (UTC)."""
+
+    serial: str
+    expires: datetime
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonFacts:
+    """A container on a host that carries this fleet's label, whatever its state."""
+
+    id: str
+    name: str
+    node: str
+    state: str
+    """Docker's word: created, running, paused, restarting, removing, exited or dead."""
+    settings: Mapping[str, str]
+    """The settings it was made with, as its label remembers them."""
+    certificate: CertificateFacts | None
+    detail: str = ""
+    """Docker's own line about its state, for a person."""
+    pulled: str | None = None
+    """The image reference that fleet pulled for it; None: the image was there."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What the host and its Docker Engine said; sizes in bytes, skew in seconds (positive: the host is ahead)."""
+
+    machine: str
+    engine: str
+    clock_skew: float
+    free_bytes: int | None
+    emulated: tuple[str, ...]
+    """Architectures for which the host's kernel has a foreign binfmt handler."""
+    daemons: tuple[DaemonFacts, ...]
+    image_present: bool
+    volumes: tuple[str, ...] = ()
+    """Volumes that carry this fleet's label."""
+    foreign: tuple[str, ...] = ()
+    """Containers and volumes that bear the node's names without our label: never touched."""
+
+    @property
+    def arch(self) -> str:
+        """The platform architecture of the host's own `uname -m`."""
+        return machine_arch(self.machine)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiFacts:
+    """What the daemon said over mTLS; latency in milliseconds from connecting to the first answer."""
+
+    version: str
+    worker: str
+    platforms: tuple[Platform, ...]
+    """As the worker reports them: the first is native, foreign ones come from binfmt handlers."""
+    latency_ms: float
+    active_builds: int | None = None
+    cache_bytes: int | None = None
+    certificate: CertificateFacts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """Both ways to a node: over SSH and over mTLS. None: not asked, or no answer yet."""
+
+    host: HostFacts | Down | None = None
+    api: ApiFacts | Down | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BuilderNode:
+    """One node as the buildx builder has it or is to have it."""
+
+    name: str
+    endpoint: str
+    platforms: tuple[Platform, ...]
+    options: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class BuilderFacts:
+    """The builder of the fleet's name on the operator's machine; no nodes: there is none."""
+
+    nodes: tuple[BuilderNode, ...] = ()
+    driver: str = ""
+    default: bool = False
+
+    @property
+    def registered(self) -> bool:
+        """Whether buildx knows a builder of that name."""
+        return bool(self.driver)
+
+
+@dataclass(frozen=True, slots=True)
+class VaultFacts:
+    """The operator's keys and certificates: what there is, and where the client's files are."""
+
+    authority: CertificateFacts | None
+    authority_fingerprint: str | None
+    client: CertificateFacts | None
+    driver_options: Mapping[str, str]
+    """`cacert`, `cert` and `key` as absolute paths, for buildx."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything observed in one go."""
+
+    nodes: Mapping[str, NodeFacts]
+    builder: BuilderFacts
+    vault: VaultFacts
+
+
+# ----------------------------------------------------------------------------------------------- snapshot
+
+
+class Health(StrEnum):
+    """How a node is, for routing and for people."""
+
+    READY = "ready"
+    DEGRADED = "degraded"
+    DOWN = "down"
+    DRAINED = "drained"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeHealth:
+    """One row of a status; None: unknown, never zero."""
+
+    name: str
+    address: str
+    arch: str | None
+    platforms: tuple[Platform, ...]
+    owns: tuple[Platform, ...]
+    health: Health
+    reason: str | None
+    remedy: str | None
+    buildkit: str | None
+    active_builds: int | None
+    certificate: CertificateFacts | None
+    cache_bytes: int | None
+    free_bytes: int | None
+    latency_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The fleet's health at one moment."""
+
+    fleet: str
+    taken: datetime
+    builder: BuilderFacts
+    nodes: tuple[NodeHealth, ...]

@@ -1,0 +1,205 @@
+"""Gather facts: every host over its one SSH connection and every daemon over mTLS, all at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Literal, Self, cast
+
+from fleet.errors import HostError
+from fleet.model import (
+    ApiFacts,
+    Down,
+    Facts,
+    HostFacts,
+    NodeFacts,
+    Stage,
+    machine_arch,
+    object_name,
+)
+from fleet.parallel import gather
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from fleet.model import FleetSpec, HostSpec
+    from fleet.ports import Host, World
+
+PROBE_TIMEOUT = 3.0
+"""Seconds that a daemon has to answer when there is no hurry."""
+
+
+class Connections:
+    """One connection a host, opened when first needed, kept until the end and closed together."""
+
+    def __init__(self, connect: Callable[[HostSpec], Host]) -> None:
+        self._connect = connect
+        self._open: dict[str, Host] = {}
+        self._locks: dict[str, threading.Lock] = {}
+        self._guard = threading.Lock()
+
+    def get(self, host: HostSpec) -> Host:
+        """The connection to `host`; raises Unreachable."""
+        with self._guard:
+            lock = self._locks.setdefault(host.name, threading.Lock())
+        with lock:
+            if host.name not in self._open:
+                self._open[host.name] = self._connect(host)
+            return self._open[host.name]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for host in list(self._open.values()):
+            with suppress(OSError, EOFError):
+                host.close()
+
+
+def observe(
+    spec: FleetSpec,
+    world: World,
+    connections: Connections,
+    *,
+    only: Collection[str] = (),
+    patience: float | None = None,
+) -> Facts:
+    """Everything there is to know now; raises VaultError and BuilderError, never for a host.
+
+    `only`: the hosts to log in to, all when empty; the daemons of the others are still asked. `patience`: seconds
+    after which what has not answered is left unknown; None waits for each connection's own time limit.
+    """
+    builder = world.builder.read(spec.name)
+    vault = world.vault.read()
+    probe_timeout = PROBE_TIMEOUT if patience is None else patience * 0.75
+    logins: dict[str, Callable[[], HostFacts | ApiFacts | Down]] = {
+        f"host {host.name}": partial(observe_host, spec, host, connections)
+        for host in spec.hosts
+        if not only or host.name in only
+    }
+    probes: dict[str, Callable[[], HostFacts | ApiFacts | Down]] = {
+        f"api {host.name}": partial(world.prober.probe, host, timeout=probe_timeout)
+        for host in spec.hosts
+        if vault.client is not None
+    }
+    found = gather(probes | logins, timeout=patience)
+    return Facts(
+        nodes={
+            host.name: NodeFacts(
+                host=cast("HostFacts | Down | None", found.get(f"host {host.name}")),
+                api=cast("ApiFacts | Down | None", found.get(f"api {host.name}")),
+            )
+            for host in spec.hosts
+        },
+        builder=builder,
+        vault=vault,
+    )
+
+
+def observe_host(spec: FleetSpec, host: HostSpec, connections: Connections) -> HostFacts | Down:
+    """What one host and its Docker Engine say: one command and three requests over one connection."""
+    try:
+        connection = connections.get(host)
+        report = _report(host, connection)
+        if isinstance(report, Down):
+            return report
+        engine = connection.engine()
+        version = engine.version()
+        survey = engine.survey(spec.name)
+        image = engine.has_image(spec.buildkit.image)
+    except HostError as error:
+        return Down(error.stage, error.message, error.remedy)
+    machine, skew, free, emulated = report
+    return HostFacts(
+        machine=machine,
+        engine=version,
+        clock_skew=skew,
+        free_bytes=free,
+        emulated=emulated,
+        daemons=survey.daemons,
+        image_present=image,
+        volumes=survey.volumes,
+        foreign=tuple({object_name(spec.name, host.name)} & survey.foreign),
+    )
+
+
+# One shell, three small programs: every process that starts costs an emulated or loaded host dearly.
+_SCRIPT = r"""
+echo machine $(uname -m)
+echo clock $(date +%s)
+echo user $(id -un)
+df -Pk /var/lib/docker 2>/dev/null | while read -r _ _ _ free _; do echo free $free; done
+if [ ! -e /var/run/docker.sock ]; then echo docker absent
+elif [ ! -w /var/run/docker.sock ]; then echo docker denied
+else echo docker ok; fi
+cd /proc/sys/fs/binfmt_misc 2>/dev/null && for file in *; do
+  case $file in register|status|'*') continue;; esac
+  on= magic=
+  while read -r key value _; do
+    case $key in enabled) on=1;; magic) magic=$value;; esac
+  done < "$file"
+  [ -n "$on" ] && echo binfmt $magic
+done
+exit 0
+"""
+
+_Report = tuple[str, float, int | None, tuple[str, ...]]
+
+
+def _report(host: HostSpec, connection: Host) -> _Report | Down:
+    started = time.time()
+    done = connection.run(("sh", "-c", _SCRIPT))
+    middle = (started + time.time()) / 2
+    lines = [line.partition(" ")[::2] for line in done.stdout.splitlines()]
+    fields = dict(lines)
+    if "machine" not in fields:
+        if host.ssh.sudo:
+            return Down(
+                Stage.DOCKER,
+                f"sudo -n was refused: {_last_line(done.stderr)}",
+                "allow the user NOPASSWD in sudoers, or put it in the docker group and drop ssh.sudo",
+            )
+        return Down(Stage.SSH, f"the host has no working shell: {_last_line(done.stderr)}", "log in by hand")
+    user = fields.get("user", "the user")
+    match fields.get("docker"):
+        case "absent":
+            return Down(
+                Stage.DOCKER, "there is no Docker Engine (no /var/run/docker.sock)", "install and start Docker there"
+            )
+        case "denied":
+            return Down(
+                Stage.DOCKER,
+                f"{user} may not use Docker",
+                f"on {host.name}: sudo usermod -aG docker {user}; or set ssh.sudo: true",
+            )
+    emulated = {arch for key, magic in lines if key == "binfmt" and (arch := binfmt_arch(magic))}
+    arch = machine_arch(fields["machine"])
+    free = fields.get("free", "")
+    return (
+        fields["machine"],
+        float(fields["clock"]) - middle,
+        int(free) * 1024 if free.isdigit() else None,
+        tuple(sorted(emulated - {arch})),
+    )
+
+
+# e_machine of an ELF header: elf.h.
+_ELF_MACHINES = {3: "386", 21: "ppc64le", 22: "s390x", 40: "arm", 62: "amd64", 183: "arm64", 243: "riscv64"}
+
+
+def binfmt_arch(magic: str) -> str | None:
+    """The architecture whose programs a binfmt handler with this magic (hex) catches; None: not an ELF handler."""
+    try:
+        header = bytes.fromhex(magic)
+    except ValueError:
+        return None
+    if len(header) < 20 or header[:4] != b"\x7fELF":
+        return None
+    order: Literal["big", "little"] = "big" if header[5] == 2 else "little"
+    return _ELF_MACHINES.get(int.from_bytes(header[18:20], order))
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no output"])[-1]

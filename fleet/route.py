@@ -1,0 +1,87 @@
+"""Which node builds which platform, and why: the rules, on facts alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fleet.model import Health, machine_arch, runs_natively
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fleet.model import ApiFacts, HostFacts, HostSpec, NodeHealth, Platform
+
+
+def native_platforms(spec: HostSpec, api: ApiFacts, host: HostFacts | None) -> tuple[Platform, ...]:
+    """The platforms that the node runs on its own CPU and may build, in the worker's order.
+
+    The host's own `uname -m` decides the family where it is known, else the worker's first platform, which BuildKit
+    takes from its own build. What a binfmt handler of the host could be behind is left out.
+    """
+    if not api.platforms:
+        return ()
+    arch = host.arch if host else api.platforms[0].arch
+    if arch != api.platforms[0].arch:
+        return ()
+    emulated = host.emulated if host else ()
+    return tuple(
+        platform
+        for platform in dict.fromkeys(api.platforms)
+        if runs_natively(arch, platform)
+        and platform.arch not in emulated
+        and (not spec.platforms or platform in spec.platforms)
+    )
+
+
+def owners(
+    native: Mapping[str, Sequence[Platform]], current: Mapping[Platform, str]
+) -> dict[str, tuple[Platform, ...]]:
+    """Give each platform one owner among the nodes that run it natively: today's if it still does, else the first.
+
+    buildx knows one owner a platform; keeping today's keeps its cache warm. The nodes stay in their order, those
+    without a platform of their own stand by.
+    """
+    owned: dict[str, list[Platform]] = {name: [] for name in native}
+    owner: dict[Platform, str] = {}
+    for name, platforms in native.items():
+        for platform in platforms:
+            today = current.get(platform)
+            if platform not in owner:
+                owner[platform] = today if today and platform in native.get(today, ()) else name
+            if owner[platform] == name:
+                owned[name].append(platform)
+    return {name: tuple(platforms) for name, platforms in owned.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A platform that no node may build, and what each node says to it."""
+
+    platform: Platform
+    reasons: Mapping[str, str]
+
+
+def refusals(platforms: Sequence[Platform], nodes: Sequence[NodeHealth]) -> tuple[Refusal, ...]:
+    """The platforms that no healthy node runs natively, each with every node's reason."""
+    return tuple(
+        Refusal(platform, {node.name: why_not(platform, node) or "" for node in nodes})
+        for platform in platforms
+        if not any(why_not(platform, node) is None for node in nodes)
+    )
+
+
+def why_not(platform: Platform, node: NodeHealth) -> str | None:
+    """Why `node` may not build `platform` now; None: it may."""
+    if node.health not in {Health.READY, Health.DEGRADED}:
+        return f"{node.health}: {node.reason}" if node.reason else str(node.health)
+    if platform not in node.platforms:
+        return f"runs {', '.join(map(str, node.platforms)) or 'nothing'} natively"
+    return None
+
+
+def default_platform(machine: str, nodes: Sequence[NodeHealth]) -> Platform | None:
+    """What a build without --platform is for: this machine's own architecture, else the first healthy node's first."""
+    healthy = [node for node in nodes if node.health in {Health.READY, Health.DEGRADED} and node.platforms]
+    own = [p for node in healthy for p in node.platforms if p.arch == machine_arch(machine) and not p.variant]
+    return next(iter(own), healthy[0].platforms[0] if healthy else None)
