@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from fleet.ports import Host, World
 
 SOMETHING_TO_DO = 4
+
+OWN_BUILDERS = "buildx"
+"""Folder in the vault for the builder definitions that `fleet build` makes, apart from the user's."""
 
 STATUS_PATIENCE = 1.1
 """Seconds that `status` waits for anything: with the time to start, an answer within 1.5 s whatever is broken."""
@@ -116,6 +120,8 @@ def down(inventory: Path, *, volumes: bool, yes: bool, as_json: bool, verbose: b
             click.confirm("Remove all this?", abort=True, err=True)
         with progress(verbose=verbose) as show:
             report = Applier(spec, world, connections, show.event).down(decided)
+        if report.exit_code == 0:
+            shutil.rmtree(_vault(spec).directory / OWN_BUILDERS, ignore_errors=True)
     if as_json:
         output.as_json(output.report_json(spec.name, report))
     else:
@@ -127,7 +133,6 @@ def build(inventory: Path, arguments: Sequence[str]) -> int:
     """`fleet build`: buildx's own exit code."""
     from fleet.adapters.builder import BuildxBuilder
     from fleet.adapters.buildkit import BuildkitProber
-    from fleet.adapters.vault import home
     from fleet.dispatch import Dispatcher
 
     spec = _load(inventory)
@@ -138,7 +143,7 @@ def build(inventory: Path, arguments: Sequence[str]) -> int:
     return Dispatcher(
         spec=spec,
         prober=BuildkitProber(vault.client_files),
-        builder=BuildxBuilder(home() / "buildx"),
+        builder=BuildxBuilder(vault.directory / OWN_BUILDERS),
         driver_options=vault.client_files,
         owners={platform: node.name for node in registered for platform in node.platforms},
         narrate=lambda text: click.echo(f"fleet: {text}", err=True),

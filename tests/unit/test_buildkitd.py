@@ -75,9 +75,7 @@ def upstream() -> set[tuple[str, ...]]:
         table, *names = line.split() or [""]
         path = tuple(table.split("/"))
         paths |= {(*path, name) for name in names} or {path}
-    return {
-        path[:end] for path in paths for end in range(1, len(path) + 1) if path[0] and path[end - 1] != "*"
-    }
+    return {path[:end] for path in paths for end in range(1, len(path) + 1) if path[0] and path[end - 1] != "*"}
 
 
 def settable() -> set[tuple[str, ...]]:

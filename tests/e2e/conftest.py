@@ -1,0 +1,115 @@
+"""A fleet of its own on the lab: other names, ports, vault and builders than whoever else uses the lab."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab import Lab
+
+PORT = 1235
+"""Beside the default port, which belongs to the lab's own inventory."""
+
+
+@pytest.fixture(scope="session")
+def lab() -> Lab:
+    """The running lab; missing, it is a failure in CI and a reason to skip elsewhere."""
+    current = Lab.current()
+    wrong = [f"{name}: {problem}" for name, _, problem in current.status() if problem]
+    if wrong:
+        message = f"the lab is not up ({'; '.join(wrong)}): make lab"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return current
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """A person at a machine: an inventory, a home for keys, a buildx, and the `fleet` command."""
+
+    home: Path
+    lab: Lab
+    name: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            **self.lab.env(),
+            "FLEET_INVENTORY": str(self.home / "inventory.yaml"),
+            "FLEET_HOME": str(self.home / "vault"),
+            "BUILDX_CONFIG": str(self.home / "buildx"),
+            "NO_COLOR": "1",
+            **self.environment,
+        }
+
+    @property
+    def vault(self) -> Path:
+        return self.home / "vault" / self.name
+
+    def inventory(self, hosts: Sequence[str], *, port: int = PORT, **ssh: str) -> None:
+        """Write the inventory of these hosts; `ssh` overrides how to log in."""
+        env = self.lab.env()
+        login = {
+            "user": "build",
+            "identity_file": str(self.lab.home.ssh_key),
+            "known_hosts_file": str(self.lab.home.known_hosts),
+            **ssh,
+        }
+        content = {
+            "fleet": self.name,
+            "buildkit": {
+                "image": env["LAB_BUILDKIT_IMAGE"],
+                "config": {"registry": {env["LAB_REGISTRY"]: {"http": True}}},
+            },
+            "ssh": login,
+            "hosts": {name: {"address": self.lab.hosts[name].host.address, "port": port} for name in hosts},
+        }
+        # JSON is YAML.
+        (self.home / "inventory.yaml").write_text(json.dumps(content, indent=1))
+
+    def fleet(self, *arguments: str, expect: int | None = 0) -> subprocess.CompletedProcess[str]:
+        """Run fleet; `expect` is the exit code that it must have, None for any."""
+        done = self.run("fleet", *arguments)
+        shown = f"fleet {' '.join(arguments)} exited {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert expect is None or done.returncode == expect, shown
+        assert "Traceback" not in done.stderr, shown
+        return done
+
+    def json(self, *arguments: str, expect: int | None = 0) -> Any:
+        """Run fleet with --json; what it printed."""
+        return json.loads(self.fleet(*arguments, "--json", expect=expect).stdout)
+
+    def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(argv, env=self.env, cwd=self.home, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def operator(lab: Lab, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Operator]:
+    """An operator whose fleet is named after the test module; at the end nothing of it is left."""
+    name = request.module.__name__.rpartition(".")[2].removeprefix("test_").replace("_", "-")
+    operator = Operator(tmp_path_factory.mktemp(name), lab, name)
+    yield operator
+    for host in lab.hosts.values():
+        if host.exists:
+            host.heal()
+    operator.inventory(["amd-1", "amd-2", "arm-1"])
+    operator.fleet("down", "--volumes", "--yes", expect=None)
+
+
+def objects(lab: Lab, hosts: Sequence[str]) -> dict[str, str]:
+    """What stands on these hosts' Docker: containers, volumes, networks and images."""
+    ask = (
+        "docker ps -a --no-trunc --format '{{.ID}} {{.Names}} {{.State}}'; docker volume ls -q; docker network ls -q; "
+        "docker image ls -q --no-trunc"
+    )
+    return {name: lab.hosts[name].ssh(ask) for name in hosts}
