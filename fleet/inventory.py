@@ -68,8 +68,10 @@ def parse(
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of the inventory, for editors; `parse` checks more than it can say."""
-    schema = _Inventory.model_json_schema(schema_generator=strict.StrictJsonSchema)
-    return {"$schema": strict.StrictJsonSchema.schema_dialect, **schema}
+    from fleet.schema import StrictJsonSchema
+
+    schema = _Inventory.model_json_schema(schema_generator=StrictJsonSchema)
+    return {"$schema": StrictJsonSchema.schema_dialect, **schema}
 
 
 # -------------------------------------------------------------------------------------- single values

@@ -19,13 +19,13 @@ from fleet.model import (
     machine_arch,
     object_name,
 )
-from fleet.parallel import gather
+from fleet.parallel import Gathering
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from fleet.model import FleetSpec, HostSpec
-    from fleet.ports import Host, World
+    from fleet.ports import Host, Survey, World
 
 PROBE_TIMEOUT = 3.0
 """Seconds that a daemon has to answer when there is no hurry."""
@@ -71,8 +71,6 @@ def observe(
     `only`: the hosts to log in to, all when empty; the daemons of the others are still asked. `patience`: seconds
     after which what has not answered is left unknown; None waits for each connection's own time limit.
     """
-    builder = world.builder.read(spec.name)
-    vault = world.vault.read()
     probe_timeout = PROBE_TIMEOUT if patience is None else patience * 0.75
     logins: dict[str, Callable[[], HostFacts | ApiFacts | Down]] = {
         f"host {host.name}": partial(observe_host, spec, host, connections)
@@ -82,9 +80,13 @@ def observe(
     probes: dict[str, Callable[[], HostFacts | ApiFacts | Down]] = {
         f"api {host.name}": partial(world.prober.probe, host, timeout=probe_timeout)
         for host in spec.hosts
-        if vault.client is not None
+        if world.vault.has_client()
     }
-    found = gather(probes | logins, timeout=patience)
+    # The logins first: they take longest, and what is imported meanwhile costs nothing.
+    under_way = Gathering(logins | probes)
+    builder = world.builder.read(spec.name)
+    vault = world.vault.read()
+    found = under_way.results(timeout=patience)
     return Facts(
         nodes={
             host.name: NodeFacts(
@@ -99,16 +101,14 @@ def observe(
 
 
 def observe_host(spec: FleetSpec, host: HostSpec, connections: Connections) -> HostFacts | Down:
-    """What one host and its Docker Engine say: one command and three requests over one connection."""
+    """What one host and its Docker Engine say: one command, and four requests beside it, over one connection."""
     try:
         connection = connections.get(host)
+        asking = Gathering({host.name: partial(_ask_engine, spec, connection)})
         report = _report(host, connection)
         if isinstance(report, Down):
             return report
-        engine = connection.engine()
-        version = engine.version()
-        survey = engine.survey(spec.name)
-        image = engine.has_image(spec.buildkit.image)
+        version, survey, image = asking.results()[host.name]
     except HostError as error:
         return Down(error.stage, error.message, error.remedy)
     machine, skew, free, emulated = report
@@ -125,11 +125,15 @@ def observe_host(spec: FleetSpec, host: HostSpec, connections: Connections) -> H
     )
 
 
+def _ask_engine(spec: FleetSpec, connection: Host) -> tuple[str, Survey, bool]:
+    engine = connection.engine()
+    return engine.version(), engine.survey(spec.name), engine.has_image(spec.buildkit.image)
+
+
 # One shell, three small programs: every process that starts costs an emulated or loaded host dearly.
 _SCRIPT = r"""
 echo machine $(uname -m)
 echo clock $(date +%s)
-echo user $(id -un)
 df -Pk /var/lib/docker 2>/dev/null | while read -r _ _ _ free _; do echo free $free; done
 if [ ! -e /var/run/docker.sock ]; then echo docker absent
 elif [ ! -w /var/run/docker.sock ]; then echo docker denied
@@ -162,7 +166,6 @@ def _report(host: HostSpec, connection: Host) -> _Report | Down:
                 "allow the user NOPASSWD in sudoers, or put it in the docker group and drop ssh.sudo",
             )
         return Down(Stage.SSH, f"the host has no working shell: {_last_line(done.stderr)}", "log in by hand")
-    user = fields.get("user", "the user")
     match fields.get("docker"):
         case "absent":
             return Down(
@@ -171,8 +174,8 @@ def _report(host: HostSpec, connection: Host) -> _Report | Down:
         case "denied":
             return Down(
                 Stage.DOCKER,
-                f"{user} may not use Docker",
-                f"on {host.name}: sudo usermod -aG docker {user}; or set ssh.sudo: true",
+                "the user may not use Docker",
+                f"on {host.name}: sudo usermod -aG docker {host.ssh.user or 'USER'}; or set ssh.sudo: true",
             )
     emulated = {arch for key, magic in lines if key == "binfmt" and (arch := binfmt_arch(magic))}
     arch = machine_arch(fields["machine"])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,39 +18,58 @@ WIDTH = 64
 """Threads at a time: more only makes the logins of a large fleet slower, each costs about 0.1 s of CPU."""
 
 
-def gather(tasks: Mapping[K, Callable[[], V]], *, timeout: float | None = None) -> dict[K, V]:
-    """Run all tasks side by side; the results of those that end within `timeout` seconds, in the tasks' order.
+class Gathering(Generic[K, V]):
+    """Tasks under way side by side."""
 
-    A task that is late goes on in a daemon thread, unheeded: nothing can end a blocking system call from outside, and
-    the process must be able to end without it. The first exception of a task is raised here.
-    """
-    waiting: queue.SimpleQueue[tuple[K, Callable[[], V]]] = queue.SimpleQueue()
-    done: queue.SimpleQueue[tuple[K, V | None, BaseException | None]] = queue.SimpleQueue()
-    for item in tasks.items():
-        waiting.put(item)
+    def __init__(self, tasks: Mapping[K, Callable[[], V]]) -> None:
+        """Begin all tasks, in their order.
 
-    def work() -> None:
+        A task that is late goes on in a daemon thread, unheeded: nothing can end a blocking system call from outside,
+        and the process must be able to end without it.
+        """
+        self._keys = tuple(tasks)
+        self._done: queue.SimpleQueue[tuple[K, Callable[[], V]]] = queue.SimpleQueue()
+        waiting: queue.SimpleQueue[tuple[K, Callable[[], V]]] = queue.SimpleQueue()
+        for item in tasks.items():
+            waiting.put(item)
+        for _ in range(min(WIDTH, len(tasks))):
+            threading.Thread(target=self._work, args=(waiting,), daemon=True).start()
+
+    def results(self, *, timeout: float | None = None) -> dict[K, V]:
+        """The results of the tasks that end within `timeout` seconds, in their order; a task's exception is raised."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        results: dict[K, V] = {}
+        for _ in self._keys:
+            left = None if deadline is None else max(deadline - time.monotonic(), 0)
+            try:
+                key, outcome = self._done.get(timeout=left)
+            except queue.Empty:
+                break
+            results[key] = outcome()
+        return {key: results[key] for key in self._keys if key in results}
+
+    def _work(self, waiting: queue.SimpleQueue[tuple[K, Callable[[], V]]]) -> None:
         while True:
             try:
                 key, task = waiting.get_nowait()
             except queue.Empty:
                 return
             try:
-                done.put((key, task(), None))
-            except BaseException as error:  # it is raised again in the caller's thread
-                done.put((key, None, error))
+                value = task()
+            except BaseException as error:  # it belongs to the thread that collects
+                self._done.put((key, partial(_raise, error)))
+            else:
+                self._done.put((key, partial(_same, value)))
 
-    for _ in range(min(WIDTH, len(tasks))):
-        threading.Thread(target=work, daemon=True).start()
-    deadline = None if timeout is None else time.monotonic() + timeout
-    results: dict[K, V] = {}
-    for _ in tasks:
-        left = None if deadline is None else max(deadline - time.monotonic(), 0)
-        try:
-            key, value, error = done.get(timeout=left)
-        except queue.Empty:
-            break
-        if error is not None:
-            raise error
-        results[key] = value  # type: ignore[assignment]  # None only together with an error
-    return {key: results[key] for key in tasks if key in results}
+
+def gather(tasks: Mapping[K, Callable[[], V]], *, timeout: float | None = None) -> dict[K, V]:
+    """Run all tasks side by side and collect: see `Gathering`."""
+    return Gathering(tasks).results(timeout=timeout)
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
+
+
+def _same(value: V) -> V:
+    return value

@@ -7,12 +7,12 @@ import reprlib
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from pydantic_core import ErrorDetails, core_schema
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import ErrorDetails
 
     from fleet.errors import Problem
     from fleet.yamltree import Path, Tree
@@ -27,28 +27,6 @@ class Strict(BaseModel):
         extra="forbid",
         model_title_generator=lambda model: model.__name__.lstrip("_"),
     )
-
-
-class StrictJsonSchema(GenerateJsonSchema):
-    """A schema for files: an optional key is left out, never null; names without Python's underscores."""
-
-    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
-        """Say nothing of null: the YAML reader refuses it."""
-        return self.generate_inner(schema["schema"])
-
-    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
-        """Name real defaults only."""
-        if schema.get("default") is None:
-            return self.generate_inner(schema["schema"])
-        return super().default_schema(schema)
-
-    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002  # overrides
-        """No titles: the key and its description say it."""
-        return False
-
-    def normalize_name(self, name: str) -> str:
-        """Drop what marks a class as private."""
-        return super().normalize_name(name).lstrip("_")
 
 
 def problems(

@@ -15,7 +15,7 @@ from tests.support import pushed
 PLATFORMS = ("linux/amd64", "linux/arm64")
 REPOSITORY = "demo/app"
 DOCKERFILE = """\
-ARG BASE
+ARG BASE=scratch
 FROM $BASE
 ARG STARTED
 RUN echo "$STARTED" > /started && uname -m > /machine

@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import getpass
+import importlib
 import logging
+import re
 import shlex
 import socket
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import paramiko
-from paramiko.common import cMSG_CHANNEL_OPEN
-from paramiko.config import SSH_PORT
-from paramiko.ssh_exception import NoValidConnectionsError
+# paramiko takes invoke, whose import is as slow as a login, for the `Match exec` lines that few a ~/.ssh/config has.
+_INVOKE = "invoke"
+_blocked = sys.modules.setdefault(_INVOKE, None)  # type: ignore[arg-type]  # None makes the import fail, as documented
+import paramiko  # noqa: E402 - after the above
+from paramiko.common import cMSG_CHANNEL_OPEN  # noqa: E402
+from paramiko.config import SSH_PORT  # noqa: E402
+from paramiko.ssh_exception import NoValidConnectionsError  # noqa: E402
 
-from fleet.adapters.engine import DockerEngine
-from fleet.errors import HostError, Unreachable
-from fleet.model import SshSpec, Stage
-from fleet.ports import Completed
+from fleet.errors import HostError, Unreachable  # noqa: E402
+from fleet.model import SshSpec, Stage  # noqa: E402
+from fleet.ports import Completed  # noqa: E402
+
+if _blocked is None:
+    del sys.modules[_INVOKE]
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fleet.adapters.engine import DockerEngine
     from fleet.model import HostSpec
 
 DOCKER_SOCKET = "/var/run/docker.sock"
@@ -75,6 +84,15 @@ def resolve(address: str, wanted: SshSpec, config: paramiko.SSHConfig) -> Login:
     )
 
 
+def _read_config(path: Path) -> paramiko.SSHConfig:
+    if not path.is_file():
+        return paramiko.SSHConfig()
+    text = path.read_text()
+    if re.search(r"^\s*match\b.*\bexec\b", text, re.IGNORECASE | re.MULTILINE):
+        paramiko.config.invoke = importlib.import_module(_INVOKE)  # type: ignore[attr-defined]  # not in the stubs
+    return paramiko.SSHConfig.from_text(text)
+
+
 def _hop(text: str, config: paramiko.SSHConfig) -> Login:
     user, _, place = text.rpartition("@")
     host, _, port = place.partition(":")
@@ -85,8 +103,7 @@ def connect(host: HostSpec, *, config_file: Path = Path("~/.ssh/config")) -> Ssh
     """Log in to `host`; raises Unreachable, each cause in its own words and with its own remedy."""
     path = config_file.expanduser()
     try:
-        config = paramiko.SSHConfig.from_path(str(path)) if path.is_file() else paramiko.SSHConfig()
-        login = resolve(host.address, host.ssh, config)
+        login = resolve(host.address, host.ssh, _read_config(path))
     except (paramiko.ConfigParseError, OSError, ValueError) as error:
         raise Unreachable(Stage.SSH, f"{path} cannot be read: {error}", f"correct {path}") from error
     clients: list[paramiko.SSHClient] = []
@@ -129,6 +146,9 @@ class SshHost:
 
     @cached_property
     def _engine(self) -> DockerEngine:
+        # The Docker SDK is slow to import, and the login does not need it.
+        from fleet.adapters.engine import DockerEngine
+
         return DockerEngine(self._open_docker)
 
     def _open_docker(self) -> paramiko.Channel:
