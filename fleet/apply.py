@@ -210,17 +210,18 @@ class Applier:
     def _register(self, facts: Facts, decided: Plan, ready: dict[str, tuple[Platform, ...]]) -> Outcome:
         """The builder takes the nodes that are ready now, not those that the plan expected."""
         registered = {node.name: node.platforms for node in facts.builder.nodes}
-        platforms: dict[str, tuple[Platform, ...]] = {}
+        able: dict[str, tuple[Platform, ...]] = {}
         for host in self.spec.hosts:
             node, lane = facts.nodes[host.name], decided.lanes.get(host.name)
-            if host.name in ready:
-                platforms[host.name] = ready[host.name]
-            elif lane is None:
-                platforms[host.name] = registered.get(host.name, ())
+            platforms = ready.get(host.name, ())
+            if lane is None:
+                # It stays as it is registered, be it without a platform of its own.
+                able |= {host.name: registered[host.name]} if host.name in registered else {}
             elif isinstance(node.api, ApiFacts) and not any(isinstance(a, AwaitReady) for a in lane.actions):
                 found = node.host if isinstance(node.host, HostFacts) else None
-                platforms[host.name] = native_platforms(host, node.api, found)
-        able = {name: found for name, found in platforms.items() if found}
+                platforms = native_platforms(host, node.api, found)
+            if platforms:
+                able[host.name] = platforms
         return self._steps(*builder_steps(self.spec, able, facts.builder, facts.vault))
 
     def _steps(self, steps: tuple[buildx.Step, ...], blocked: Down | None) -> Outcome:

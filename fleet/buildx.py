@@ -145,9 +145,12 @@ def after(nodes: Sequence[BuilderNode], steps: Sequence[Step]) -> tuple[BuilderN
             case RemoveBuilder():
                 result = []
             case LeaveNode(name):
-                result = [node for node in result if node.name != name]
-                if not result:
+                left = [node for node in result if node.name != name]
+                if len(left) == len(result):
+                    raise ValueError(f"there is no node {name}")
+                if not left:
                     raise ValueError("the last node cannot leave")
+                result = left
             case CreateBuilder(node):
                 if result:
                     raise ValueError("the builder exists")

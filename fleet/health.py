@@ -63,7 +63,7 @@ def _judge(
     if facts.host is not None and (missing := _container_problem(spec, host, facts.host)):
         return Health.DOWN, missing
     if facts.api is not None:
-        return Health.DOWN, facts.api
+        return Health.UNKNOWN if facts.api.late else Health.DOWN, facts.api
     return Health.UNKNOWN, Down(Stage.API, "no answer yet", f"fleet up --host {host.name}")
 
 

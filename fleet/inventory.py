@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from fleet import strict, yamltree
-from fleet.buildkitd import DEFAULT_IMAGE, REFUSED, DaemonConfig, checked_image
+from fleet.buildkitd_keys import DEFAULT_IMAGE, REFUSED, DaemonConfig, checked_image
 from fleet.errors import InventoryError, Problem, UsageError
 from fleet.model import DEFAULT_PORT, NAME, BuildkitSpec, Connection, FleetSpec, HostSpec, Platform, SshSpec
 from fleet.strict import Strict, shown

@@ -201,6 +201,8 @@ class Down:
     stage: Stage
     reason: str
     remedy: str | None = None
+    late: bool = False
+    """It is alive and only did not answer in the time given: not a verdict."""
 
 
 @dataclass(frozen=True, slots=True)

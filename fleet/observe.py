@@ -31,6 +31,10 @@ PROBE_TIMEOUT = 3.0
 """Seconds that a daemon has to answer when there is no hurry."""
 
 
+PROBE_SHARE = 0.8
+"""Of the time until a deadline: a probe has to say why it failed before nobody listens any more."""
+
+
 class Connections:
     """One connection a host, opened when first needed, kept until the end and closed together."""
 
@@ -64,14 +68,18 @@ def observe(
     connections: Connections,
     *,
     only: Collection[str] = (),
-    patience: float | None = None,
+    deadline: float | None = None,
 ) -> Facts:
     """Everything there is to know now; raises VaultError and BuilderError, never for a host.
 
-    `only`: the hosts to log in to, all when empty; the daemons of the others are still asked. `patience`: seconds
-    after which what has not answered is left unknown; None waits for each connection's own time limit.
+    `only`: the hosts to log in to, all when empty; the daemons of the others are still asked. `deadline`: the
+    moment of time.monotonic() at which what has not answered is left unknown; None waits for each connection's own
+    time limit.
     """
-    probe_timeout = PROBE_TIMEOUT if patience is None else patience * 0.75
+    if deadline is not None:
+        # Health hangs on the probes: they must not wait for the imports of the logins.
+        world.prober.prepare()
+    probe_timeout = PROBE_TIMEOUT if deadline is None else _left(deadline) * PROBE_SHARE
     logins: dict[str, Callable[[], HostFacts | ApiFacts | Down]] = {
         f"host {host.name}": partial(observe_host, spec, host, connections)
         for host in spec.hosts
@@ -82,11 +90,11 @@ def observe(
         for host in spec.hosts
         if world.vault.has_client()
     }
-    # The logins first: they take longest, and what is imported meanwhile costs nothing.
-    under_way = Gathering(logins | probes)
+    # Without a hurry the logins first: they take longest, and what is imported meanwhile costs nothing.
+    under_way = Gathering(logins | probes if deadline is None else probes | logins)
     builder = world.builder.read(spec.name)
     vault = world.vault.read()
-    found = under_way.results(timeout=patience)
+    found = under_way.results(timeout=None if deadline is None else _left(deadline))
     return Facts(
         nodes={
             host.name: NodeFacts(
@@ -98,6 +106,10 @@ def observe(
         builder=builder,
         vault=vault,
     )
+
+
+def _left(deadline: float) -> float:
+    return max(deadline - time.monotonic(), 0.1)
 
 
 def observe_host(spec: FleetSpec, host: HostSpec, connections: Connections) -> HostFacts | Down:
@@ -130,11 +142,14 @@ def _ask_engine(spec: FleetSpec, connection: Host) -> tuple[str, Survey, bool]:
     return engine.version(), engine.survey(spec.name), engine.has_image(spec.buildkit.image)
 
 
-# One shell, three small programs: every process that starts costs an emulated or loaded host dearly.
+# A shell and two small programs, the rest are its builtins: a process that starts costs a loaded host dearly.
+# `btime` of /proc/stat is the clock less the uptime; the eleventh word of df is the free space, its header has seven.
 _SCRIPT = r"""
 echo machine $(uname -m)
-echo clock $(date +%s)
-df -Pk /var/lib/docker 2>/dev/null | while read -r _ _ _ free _; do echo free $free; done
+read -r up _ < /proc/uptime
+while read -r key now _; do [ $key = btime ] && echo clock $((now + ${up%.*})) && break; done < /proc/stat
+set -- $(df -Pk /var/lib/docker 2>/dev/null)
+echo free ${11}
 if [ ! -e /var/run/docker.sock ]; then echo docker absent
 elif [ ! -w /var/run/docker.sock ]; then echo docker denied
 else echo docker ok; fi
@@ -182,14 +197,23 @@ def _report(host: HostSpec, connection: Host) -> _Report | Down:
     free = fields.get("free", "")
     return (
         fields["machine"],
-        float(fields["clock"]) - middle,
+        float(fields.get("clock", middle)) - middle,
         int(free) * 1024 if free.isdigit() else None,
         tuple(sorted(emulated - {arch})),
     )
 
 
 # e_machine of an ELF header: elf.h.
-_ELF_MACHINES = {3: "386", 21: "ppc64le", 22: "s390x", 40: "arm", 62: "amd64", 183: "arm64", 243: "riscv64"}
+_ELF_MACHINES = {
+    3: "386",
+    21: "ppc64le",
+    22: "s390x",
+    40: "arm",
+    62: "amd64",
+    183: "arm64",
+    243: "riscv64",
+    258: "loong64",
+}
 
 
 def binfmt_arch(magic: str) -> str | None:

@@ -170,7 +170,9 @@ def plan(spec: FleetSpec, facts: Facts, now: datetime, *, only: Collection[str] 
     lanes = {host.name: _lane(spec, host, facts, now) for host in spec.hosts if not only or host.name in only}
     ready = _expected_platforms(spec, facts, lanes)
     steps, blocked = builder_steps(spec, ready, facts.builder, facts.vault)
-    return Plan(spec.name, _vault(spec, facts.vault, now), lanes, steps, blocked)
+    # A CA for hosts that cannot be reached would be the one thing that happens, and nobody asked for that.
+    vault = () if all(lane.blocked for lane in lanes.values()) else _vault(spec, facts.vault, now)
+    return Plan(spec.name, vault, lanes, steps, blocked)
 
 
 def plan_down(spec: FleetSpec, facts: Facts, *, volumes: bool) -> Plan:
@@ -261,7 +263,12 @@ def _lane(spec: FleetSpec, host: HostSpec, facts: Facts, now: datetime) -> Lane:
     wanted = daemon_spec(spec, host, found.arch, facts.vault)
     ours = {daemon.name: daemon for daemon in found.daemons}
     daemon = ours.pop(wanted.name, None)
-    strangers = tuple(RemoveDaemon(other.id, other.name) for other in ours.values() if other.node == host.name)
+    names = {host.name for host in spec.hosts}
+    strangers = tuple(
+        RemoveDaemon(other.id, other.name)
+        for other in ours.values()
+        if other.node not in names and other.settings.get("authority") == wanted.settings["authority"]
+    )
     if daemon and (conflict := _other_authority(daemon, wanted)):
         return Lane(blocked=conflict)
     why = _replacement_reasons(daemon, wanted, now)
@@ -316,12 +323,13 @@ def _expiring(certificate: CertificateFacts, now: datetime) -> bool:
 def _expected_platforms(spec: FleetSpec, facts: Facts, lanes: Mapping[str, Lane]) -> dict[str, tuple[Platform, ...]]:
     """What each node will be able to build once its lane is done; what a worker has not said yet is its base."""
     registered = {node.name: node.platforms for node in facts.builder.nodes}
-    expected = {}
+    expected: dict[str, tuple[Platform, ...]] = {}
     for host in spec.hosts:
         lane, node = lanes.get(host.name), facts.nodes[host.name]
         platforms: tuple[Platform, ...] = ()
         if lane is None:
-            platforms = registered.get(host.name, ())
+            # It stays as it is registered, be it without a platform of its own.
+            expected |= {host.name: registered[host.name]} if host.name in registered else {}
         elif isinstance(node.api, ApiFacts):
             # A daemon that answers goes on building, even when its host cannot be logged in to.
             platforms = native_platforms(host, node.api, node.host if isinstance(node.host, HostFacts) else None)

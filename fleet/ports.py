@@ -104,6 +104,10 @@ class Engine(Protocol):
 class Prober(Protocol):
     """Asks a daemon over mutual TLS, from this machine."""
 
+    def prepare(self) -> None:
+        """Load what probing needs, so that the first probe's clock measures the daemon."""
+        ...
+
     def probe(self, host: HostSpec, *, timeout: float) -> ApiFacts | Down:
         """What the daemon answers within `timeout` seconds, or the stage at which it does not."""
         ...

@@ -39,7 +39,7 @@ def main() -> None:
     for platform, image in pushed.read(os.environ["LAB_REGISTRY"], REPOSITORY, "latest").items():
         machine = image.files["machine"].decode().strip()
         print(row.format(platform, nodes[platform], machine, image.digest[:19], f"{told.get(platform, seconds):.1f}"))
-    print(f"""
+    print("""
 The lab stays up. Try things by hand:
   source .lab/env
   fleet status

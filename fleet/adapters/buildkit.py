@@ -31,10 +31,17 @@ class BuildkitProber:
     def __init__(self, files: Mapping[str, str]) -> None:
         self._files = files
 
+    def prepare(self) -> None:
+        """Load what probing needs, so that the first probe's clock measures the daemon."""
+        from fleet.adapters.proto import control_pb2  # noqa: F401
+
+        _ = self._context, self._credentials
+
     def probe(self, host: HostSpec, *, timeout: float) -> ApiFacts | Down:
         """What the daemon answers within `timeout` seconds, or the stage at which it does not."""
-        deadline = time.monotonic() + timeout
+        self.prepare()
         started = time.monotonic()
+        deadline = started + timeout
         try:
             stream = socket.create_connection((host.address, host.port), timeout)
         except OSError as error:
@@ -206,7 +213,8 @@ def _api_failure(host: HostSpec, error: grpc.RpcError, tls: ssl.SSLSocket) -> Do
     return Down(
         Stage.API,
         f"{host.endpoint} shakes hands but does not answer ({word})",
-        f"is it BuildKit? docker logs on {host.name}",
+        f"is it overloaded? is it BuildKit? see docker logs on {host.name}",
+        late=word == "deadline exceeded",
     )
 
 

@@ -133,7 +133,7 @@ class DockerEngine:
 
     def start(self, container: str) -> None:
         """Start a container."""
-        with _translated(Stage.CONTAINER):
+        with _translated(Stage.CONTAINER, "is its port free on the host? another one is set as hosts.NAME.port"):
             self._client.start(container)
 
     def remove(self, container: str, *, grace: int) -> None:

@@ -29,13 +29,22 @@ if TYPE_CHECKING:
 _OTHERS = 0o077
 
 
+@contextmanager
+def _translated() -> Iterator[None]:
+    """What the file system refuses, as an error of the vault."""
+    try:
+        yield
+    except TimeoutError:
+        raise  # the lock's own
+    except OSError as error:
+        raise VaultError(f"{error.filename}: {error.strerror}", "is FLEET_HOME right, and is it yours?") from error
+
+
 def home() -> Path:
-    """FLEET_HOME, else the user's data directory."""
+    """FLEET_HOME, else fleet/ in the user's data directory (XDG_DATA_HOME, ~/.local/share)."""
     if configured := os.environ.get("FLEET_HOME"):
         return Path(configured).expanduser().absolute()
-    import platformdirs
-
-    return platformdirs.user_data_path("fleet")
+    return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "fleet"
 
 
 class FileVault:
@@ -56,9 +65,10 @@ class FileVault:
         """Whether there is something to speak mutual TLS with."""
         return self._client.is_file() and self._trust.is_file()
 
+    @_translated()
     def read(self) -> VaultFacts:
         """What there is; torn, mismatched or exposed files raise VaultError, an absent vault does not."""
-        from certs.authority import describe, is_issued_by
+        from certs.authority import Role, describe, is_issued_by
 
         if not self.directory.exists():
             return VaultFacts(None, None, None, self.client_files)
@@ -77,9 +87,12 @@ class FileVault:
                 f"restore {self.directory} from a backup",
             )
         client = self._read_credential(self._client)
-        if client is not None and not is_issued_by(client.certificate, authority.certificate):
+        if client is not None and not (
+            is_issued_by(client.certificate, authority.certificate) and describe(client.certificate).role is Role.CLIENT
+        ):
             raise VaultError(
-                f"{self._client} was not issued by this vault's CA", f"move {self._client} away and run fleet up"
+                f"{self._client} is not a client certificate of this vault's CA",
+                f"move {self._client} away and run fleet up",
             )
         described = describe(authority.certificate)
         return VaultFacts(
@@ -89,6 +102,7 @@ class FileVault:
             driver_options=self.client_files,
         )
 
+    @_translated()
     def create_authority(self, name: str, now: datetime) -> None:
         """Make the fleet's CA; raises VaultError rather than replace one."""
         from certs.authority import create_authority
@@ -100,6 +114,7 @@ class FileVault:
         _write(self._trust, authority.certificate)
         _write(self._authority, authority.certificate + authority.key.reveal())
 
+    @_translated()
     def issue_client(self, name: str, now: datetime) -> None:
         """Make or renew the operator's client certificate."""
         from certs.authority import issue_client
@@ -107,6 +122,7 @@ class FileVault:
         client = issue_client(self._signer(), name, now=now)
         _write(self._client, client.certificate + client.key.reveal())
 
+    @_translated()
     def issue_node(self, name: str, names: Sequence[str], now: datetime) -> tuple[Credential, bytes]:
         """A node's certificate and key, not kept here, and the CA certificates that it is to trust."""
         from certs.authority import issue_node
@@ -119,10 +135,11 @@ class FileVault:
         """Hold the vault against a second fleet on this machine; raises VaultError at once when it is held."""
         import filelock
 
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = filelock.FileLock(self.directory / "lock", mode=0o600)
         try:
-            lock.acquire(timeout=0)
+            with _translated():
+                self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                lock.acquire(timeout=0)
         except filelock.Timeout as error:
             raise VaultError(
                 f"another fleet is changing this fleet (it holds {self.directory / 'lock'})", "wait for it to end"

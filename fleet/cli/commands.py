@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fleet.cli import output
+from fleet.cli import output, remembered
 from fleet.cli.progress import progress
 from fleet.errors import UsageError, VaultError
 
@@ -27,8 +27,8 @@ SOMETHING_TO_DO = 4
 OWN_BUILDERS = "buildx"
 """Folder in the vault for the builder definitions that `fleet build` makes, apart from the user's."""
 
-STATUS_PATIENCE = 1.1
-"""Seconds that `status` waits for anything: with the time to start, an answer within 1.5 s whatever is broken."""
+STATUS_TIME = 1.3
+"""Seconds from the start of `status` after which it waits for nothing more: an answer within 1.5 s, whatever breaks."""
 
 
 def plan(inventory: Path, only: Sequence[str], *, exit_code: bool, as_json: bool, verbose: bool) -> int:
@@ -47,7 +47,7 @@ def plan(inventory: Path, only: Sequence[str], *, exit_code: bool, as_json: bool
     else:
         output.show_plan(decided)
     if decided.blocked or decided.builder_blocked:
-        return 1 if decided.empty and len(decided.blocked) == len(decided.lanes) else 3
+        return 1 if len(decided.blocked) == len(decided.lanes) else 3
     return SOMETHING_TO_DO if exit_code and not decided.empty else 0
 
 
@@ -82,8 +82,8 @@ def up(inventory: Path, only: Sequence[str], *, as_json: bool, verbose: bool) ->
     return report.exit_code
 
 
-def status(inventory: Path, *, as_json: bool, verbose: bool) -> int:
-    """`fleet status`."""
+def status(inventory: Path, *, started: float, as_json: bool, verbose: bool) -> int:
+    """`fleet status`; `started` in the time of time.monotonic()."""
     from fleet.health import snapshot
     from fleet.model import Health
     from fleet.observe import Connections, observe
@@ -92,7 +92,8 @@ def status(inventory: Path, *, as_json: bool, verbose: bool) -> int:
     world = _world(spec)
     with progress(verbose=verbose) as show, Connections(world.connect) as connections:
         show.waiting(f"asking {_count(spec)}")
-        taken = snapshot(spec, observe(spec, world, connections, patience=STATUS_PATIENCE), world.now())
+        facts = observe(spec, world, connections, deadline=started + STATUS_TIME)
+        taken = snapshot(spec, facts, world.now())
     if as_json:
         output.as_json(output.snapshot_json(taken))
     else:
@@ -159,9 +160,7 @@ def schema() -> int:
 
 
 def _load(inventory: Path, only: Sequence[str] = ()) -> FleetSpec:
-    from fleet.inventory import load
-
-    spec = load(inventory)
+    spec = remembered.load(inventory)
     names = [host.name for host in spec.hosts]
     for name in only:
         if name not in names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +84,8 @@ def status(inventory: Path, *, as_json: bool, verbose: bool) -> None:
     """Show every node's health, and the stage and reason where it is not ready."""
     from fleet.cli import commands
 
-    sys.exit(commands.status(inventory, as_json=as_json, verbose=verbose))
+    started: float = click.get_current_context().obj
+    sys.exit(commands.status(inventory, started=started, as_json=as_json, verbose=verbose))
 
 
 @fleet.command()
@@ -142,7 +144,7 @@ def _own_option(arguments: tuple[str, ...], default: Path) -> tuple[Path, tuple[
 def main(run: Callable[..., Any] = fleet) -> None:
     """Run the command; every FleetError becomes its message, its remedy and its exit code."""
     try:
-        run(standalone_mode=False)
+        run(standalone_mode=False, obj=time.monotonic())
     except FleetError as error:
         _complain(error.message, error.remedy)
         sys.exit(error.exit_code)

@@ -135,23 +135,17 @@ def _down_json(down: Down | None) -> dict[str, str | None] | None:
 
 def show_snapshot(snapshot: Snapshot) -> None:
     """A row a node, then the reason and the remedy of each that is not ready."""
-    from rich.console import Console
-    from rich.table import Table
-
     registered = "registered" if snapshot.builder.registered else "not registered: fleet up"
     default = ", default" if snapshot.builder.default else ""
     ready = sum(node.health == "ready" for node in snapshot.nodes)
     click.echo(f"fleet {snapshot.fleet}: {ready} of {len(snapshot.nodes)} ready, builder {registered}{default}")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("node", "health", "arch", "owns"):
-        table.add_column(title, overflow="fold")
-    for title in ("builds", "cache", "free", "cert", "ms"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("buildkit", no_wrap=True)
-    for node in snapshot.nodes:
-        table.add_row(*_row(node, snapshot.taken))
-    console = Console()
-    console.print(table)
+    titles = ("node", "health", "arch", "owns", "builds", "cache", "free", "cert", "ms", "buildkit")
+    rows = [_row(node, snapshot.taken) for node in snapshot.nodes]
+    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    click.secho(_line(titles, widths), bold=True)
+    for node, row in zip(snapshot.nodes, rows, strict=True):
+        health = f"{row[1]:<{widths[1]}}"
+        click.echo(_line(row, widths).replace(health, click.style(health, fg=_HEALTH[node.health][1]), 1))
     for node in snapshot.nodes:
         if node.reason:
             click.echo(f"{node.name}: {node.reason}")
@@ -159,13 +153,21 @@ def show_snapshot(snapshot: Snapshot) -> None:
                 click.echo(f"  try: {node.remedy}")
 
 
-def _row(node: NodeHealth, taken: datetime) -> tuple[Any, ...]:
-    from rich.text import Text
+_NUMBERS = frozenset({4, 5, 6, 7, 8})
 
-    glyph, colour = _HEALTH[node.health]
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    cells = (
+        f"{cell:>{width}}" if column in _NUMBERS else f"{cell:<{width}}"
+        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+    )
+    return "  ".join(cells).rstrip()
+
+
+def _row(node: NodeHealth, taken: datetime) -> tuple[str, ...]:
     return (
         node.name,
-        Text(f"{glyph} {node.health}", style=colour),
+        f"{_HEALTH[node.health][0]} {node.health}",
         node.arch or "–",
         platforms(node.owns),
         _shown(node.active_builds),

@@ -22,7 +22,7 @@ PORT = 1235
 def lab() -> Lab:
     """The running lab; missing, it is a failure in CI and a reason to skip elsewhere."""
     current = Lab.current()
-    wrong = [f"{name}: {problem}" for name, _, problem in current.status() if problem]
+    wrong = [f"{row.name}: {row.problem or row.faults}" for row in current.status() if not row.healthy]
     if wrong:
         message = f"the lab is not up ({'; '.join(wrong)}): make lab"
         if os.environ.get("CI"):
@@ -56,8 +56,8 @@ class Operator:
     def vault(self) -> Path:
         return self.home / "vault" / self.name
 
-    def inventory(self, hosts: Sequence[str], *, port: int = PORT, **ssh: str) -> None:
-        """Write the inventory of these hosts; `ssh` overrides how to log in."""
+    def inventory(self, hosts: Sequence[str], *, address: str | None = None, **ssh: str | int | bool | None) -> None:
+        """Write the inventory of these hosts; `ssh` overrides how to log in, None leaves a key out."""
         env = self.lab.env()
         login = {
             "user": "build",
@@ -65,14 +65,15 @@ class Operator:
             "known_hosts_file": str(self.lab.home.known_hosts),
             **ssh,
         }
+        addresses = {name: address or self.lab.hosts[name].host.address for name in hosts}
         content = {
             "fleet": self.name,
             "buildkit": {
                 "image": env["LAB_BUILDKIT_IMAGE"],
                 "config": {"registry": {env["LAB_REGISTRY"]: {"http": True}}},
             },
-            "ssh": login,
-            "hosts": {name: {"address": self.lab.hosts[name].host.address, "port": port} for name in hosts},
+            "ssh": {key: value for key, value in login.items() if value is not None},
+            "hosts": {name: {"address": place, "port": PORT} for name, place in addresses.items()},
         }
         # JSON is YAML.
         (self.home / "inventory.yaml").write_text(json.dumps(content, indent=1))
@@ -88,6 +89,14 @@ class Operator:
     def json(self, *arguments: str, expect: int | None = 0) -> Any:
         """Run fleet with --json; what it printed."""
         return json.loads(self.fleet(*arguments, "--json", expect=expect).stdout)
+
+    def settled_status(self) -> Any:
+        """The status once no node is unknown: an emulated host may be slow to answer, which status says as it is."""
+        for _ in range(20):
+            status = self.json("status", expect=None)
+            if all(node["health"] != "unknown" and node["free_bytes"] is not None for node in status["nodes"]):
+                break
+        return status
 
     def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(argv, env=self.env, cwd=self.home, capture_output=True, text=True, check=False)

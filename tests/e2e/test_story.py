@@ -75,7 +75,7 @@ def test_then_the_plan_is_empty_and_a_second_up_changes_nothing(lab: Lab, operat
 
 
 def test_status_shows_three_ready_nodes(operator: Operator) -> None:
-    status = operator.json("status")
+    status = operator.settled_status()
     assert status["builder"] == {"registered": True, "default": False}
     nodes = {node["name"]: node for node in status["nodes"]}
     assert {name: (node["health"], node["arch"]) for name, node in nodes.items()} == {
@@ -90,7 +90,7 @@ def test_status_shows_three_ready_nodes(operator: Operator) -> None:
 
 
 def test_every_native_variant_is_pinned_and_nothing_foreign(operator: Operator) -> None:
-    for node in operator.json("status")["nodes"]:
+    for node in operator.settled_status()["nodes"]:
         family = {"amd64": ("amd64", "386"), "arm64": ("arm64", "arm")}[node["arch"]]
         assert all(platform.split("/")[1] in family for platform in node["platforms"])
     stored = json.loads((operator.home / "buildx/instances" / operator.name).read_text())

@@ -10,17 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fleet.buildkitd import (
-    CA_PATH,
-    CERT_PATH,
-    CONFIG_PATH,
-    KEY_PATH,
-    REFUSED,
-    TLS_DIRECTORY,
-    DaemonConfig,
-    render,
-)
-from fleet.strict import StrictJsonSchema
+from fleet.buildkitd import CA_PATH, CERT_PATH, CONFIG_PATH, KEY_PATH, TLS_DIRECTORY, render
+from fleet.buildkitd_keys import REFUSED, DaemonConfig
+from fleet.schema import StrictJsonSchema
 
 BUILDKIT_KEYS = """
 cache

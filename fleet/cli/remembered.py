@@ -1,0 +1,81 @@
+"""Inventories that were checked before are not checked again: YAML and pydantic take longer than a node's answer.
+
+What is remembered is found by the hash of all that decides the result, so it is never stale: the file's bytes and
+place, the home folder, and fleet's own checking code. Losing it costs a third of a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fleet.model import BuildkitSpec, Connection, FleetSpec, HostSpec, Platform, SshSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_CHECKERS = ("inventory.py", "yamltree.py", "strict.py", "buildkitd_keys.py", "model.py")
+_KEPT = 16
+
+
+def load(path: Path) -> FleetSpec:
+    """As `fleet.inventory.load`, and as strict."""
+    directory = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fleet" / "inventories"
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        entry = directory / _key(path)
+        spec = _restored(json.loads(entry.read_bytes()))
+        if all(Path(file).is_file() for file in _files(spec)):
+            return spec
+    from fleet import inventory
+
+    spec = inventory.load(path)
+    with suppress(OSError):
+        _remember(directory, _key(path), spec)
+    return spec
+
+
+def _key(path: Path) -> str:
+    package = Path(__file__).parent.parent
+    digest = hashlib.sha256(f"{path.absolute()}\n{Path.home()}\n".encode())
+    for file in (path, *(package / name for name in _CHECKERS)):
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _files(spec: FleetSpec) -> Iterable[str]:
+    return {
+        file for host in spec.hosts for file in (host.ssh.identity_file, host.ssh.known_hosts_file) if file is not None
+    }
+
+
+def _remember(directory: Path, name: str, spec: FleetSpec) -> None:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = directory / f".{name}.{os.getpid()}"
+    draft.write_text(json.dumps(asdict(spec)))
+    draft.replace(directory / name)
+    newest = sorted(directory.iterdir(), key=lambda entry: entry.stat().st_mtime, reverse=True)
+    for entry in newest[_KEPT:]:
+        entry.unlink(missing_ok=True)
+
+
+def _restored(tree: dict[str, Any]) -> FleetSpec:
+    return FleetSpec(
+        name=tree["name"],
+        buildkit=BuildkitSpec(**tree["buildkit"]),
+        hosts=tuple(
+            HostSpec(
+                **{
+                    **host,
+                    "connection": Connection(host["connection"]),
+                    "ssh": SshSpec(**host["ssh"]),
+                    "platforms": tuple(Platform(**platform) for platform in host["platforms"]),
+                }
+            )
+            for host in tree["hosts"]
+        ),
+    )

@@ -1,0 +1,153 @@
+"""Getting to a host and its Docker: every way that works, and each way that does not in its own words."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Operator
+from tests.lab import Lab
+
+
+@pytest.fixture
+def person(operator: Operator, tmp_path: Path) -> Operator:
+    """An operator with a home folder, and so an ssh configuration, of its own."""
+    (tmp_path / ".ssh").mkdir(mode=0o700)
+    return replace(operator, home=tmp_path, environment={"HOME": str(tmp_path), "SSH_AUTH_SOCK": ""})
+
+
+def _blocked(person: Operator) -> dict[str, str]:
+    (node,) = person.json("plan", expect=1)["nodes"]
+    assert node["actions"] == []
+    blocked: dict[str, str] = node["blocked"]
+    assert blocked["remedy"]
+    return blocked
+
+
+def _key(folder: Path) -> Path:
+    subprocess.run(("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "other"), check=True)
+    return folder / "other"
+
+
+def test_an_unknown_host_key_is_refused_with_its_fingerprint_and_the_fix(person: Operator, tmp_path: Path) -> None:
+    (tmp_path / "nobody").touch()
+    person.inventory(["amd-1"], known_hosts_file=str(tmp_path / "nobody"))
+    blocked = _blocked(person)
+    assert blocked["stage"] == "SSH"
+    assert "is not known (ssh-ed25519 SHA256:" in blocked["reason"]
+    assert "ssh-keyscan -p 22 172.30.0.11 >> " in blocked["remedy"]
+
+
+def test_a_changed_host_key_is_refused(person: Operator, tmp_path: Path) -> None:
+    public = _key(tmp_path).with_suffix(".pub").read_text()
+    (tmp_path / "changed").write_text(f"172.30.0.11 {public}")
+    person.inventory(["amd-1"], known_hosts_file=str(tmp_path / "changed"))
+    blocked = _blocked(person)
+    assert "has changed" in blocked["reason"]
+    assert "ssh-keygen -R '172.30.0.11'" in blocked["remedy"]
+
+
+def test_a_key_that_the_host_does_not_know_is_refused(person: Operator, tmp_path: Path) -> None:
+    person.inventory(["amd-1"], identity_file=str(_key(tmp_path)))
+    blocked = _blocked(person)
+    assert "refused to log build in" in blocked["reason"]
+    assert str(tmp_path / "other") in blocked["reason"]
+    assert "authorized_keys" in blocked["remedy"]
+
+
+def test_a_sealed_key_asks_for_the_agent(person: Operator, tmp_path: Path) -> None:
+    sealed = tmp_path / "sealed"
+    subprocess.run(("ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", sealed), check=True)
+    person.inventory(["amd-1"], identity_file=str(sealed))
+    blocked = _blocked(person)
+    assert "sealed with a passphrase" in blocked["reason"]
+    assert "ssh-add" in blocked["remedy"]
+
+
+def test_a_user_who_may_not_use_docker_is_told_so(person: Operator) -> None:
+    person.inventory(["amd-1"], user="nodocker")
+    blocked = _blocked(person)
+    assert blocked["stage"] == "Docker"
+    assert "may not use Docker" in blocked["reason"]
+    assert "usermod -aG docker nodocker" in blocked["remedy"]
+
+
+def test_sudo_that_is_not_allowed_is_told_so(person: Operator) -> None:
+    person.inventory(["amd-1"], user="nodocker", sudo=True)
+    blocked = _blocked(person)
+    assert blocked["stage"] == "Docker"
+    assert "sudo -n was refused" in blocked["reason"]
+    assert "NOPASSWD" in blocked["remedy"]
+
+
+def test_docker_behind_sudo_works(person: Operator) -> None:
+    person.inventory(["amd-1"], user="sudoer", sudo=True)
+    assert person.json("plan")["nodes"][0]["why"] == ["there is no daemon"]
+
+
+def test_a_port_where_nobody_listens(person: Operator) -> None:
+    person.inventory(["amd-1"], port=2222)
+    blocked = _blocked(person)
+    assert "172.30.0.11:2222 refused the connection" in blocked["reason"]
+
+
+@pytest.fixture
+def black_hole(lab: Lab) -> Iterator[None]:
+    lab.hosts["amd-2"].blackhole()
+    yield
+    lab.hosts["amd-2"].heal()
+
+
+@pytest.mark.usefixtures("black_hole")
+def test_a_host_that_does_not_answer_ends_in_the_time_of_the_ssh_configuration(
+    person: Operator, tmp_path: Path
+) -> None:
+    (tmp_path / ".ssh/config").write_text("Host 172.30.0.*\n  ConnectTimeout 2\n")
+    person.inventory(["amd-2"])
+    assert "no answer from 172.30.0.12:22 within 2 s" in _blocked(person)["reason"]
+
+
+@pytest.fixture
+def without_docker(lab: Lab) -> Iterator[None]:
+    lab.hosts["amd-2"].stop_docker()
+    yield
+    lab.hosts["amd-2"].heal()
+
+
+@pytest.mark.usefixtures("without_docker")
+def test_a_host_whose_docker_is_stopped(person: Operator) -> None:
+    person.inventory(["amd-2"])
+    assert _blocked(person)["stage"] == "Docker"
+
+
+def test_a_name_that_does_not_resolve(person: Operator) -> None:
+    person.inventory(["amd-1"], address="no-such-host.invalid")
+    assert "is not a name that can be resolved" in _blocked(person)["reason"]
+
+
+def test_the_ssh_configuration_is_respected(person: Operator, lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / ".ssh/config").write_text(
+        f"Host builder\n  HostName 172.30.0.11\n  User build\n  IdentityFile {lab.home.ssh_key}\n"
+        f"  UserKnownHostsFile {lab.home.known_hosts}\n"
+    )
+    person.inventory(["amd-1"], address="builder", user=None, identity_file=None, known_hosts_file=None)
+    assert person.json("plan")["nodes"][0]["why"] == ["there is no daemon"]
+
+
+def test_a_jump_host_is_jumped_over(person: Operator, lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / ".ssh/config").write_text(
+        f"Host 172.30.0.12\n  ProxyJump build@172.30.0.11:22\n"
+        f"Host *\n  IdentityFile {lab.home.ssh_key}\n  UserKnownHostsFile {lab.home.known_hosts}\n"
+    )
+    person.inventory(["amd-2"])
+    assert person.json("plan")["nodes"][0]["why"] == ["there is no daemon"]
+
+
+def test_a_sudo_less_exec_line_of_the_ssh_configuration_is_followed(person: Operator, lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / ".ssh/config").write_text(f'Match exec "true"\n  IdentityFile {lab.home.ssh_key}\n')
+    person.inventory(["amd-1"], identity_file=None)
+    assert person.json("plan")["nodes"][0]["why"] == ["there is no daemon"]
