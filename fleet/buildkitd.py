@@ -18,6 +18,9 @@ TLS_DIRECTORY = "/etc/buildkit/tls"
 CA_PATH = f"{TLS_DIRECTORY}/ca.pem"
 CERT_PATH = f"{TLS_DIRECTORY}/cert.pem"
 KEY_PATH = f"{TLS_DIRECTORY}/key.pem"
+PLATFORM_SCAN_AGE = "24h"
+"""How long buildkitd trusts its list of platforms. By default every 20 s whoever asks waits for a program to be
+started for each architecture, seconds on a slow host; what a native node can run does not change."""
 
 
 def render(config: Mapping[str, Any]) -> str:
@@ -30,6 +33,7 @@ def render(config: Mapping[str, Any]) -> str:
             "tls": {"ca": CA_PATH, "cert": CERT_PATH, "key": KEY_PATH},
         },
         "worker": {"oci": {**oci, "enabled": True}, "containerd": {"enabled": False}},
+        "system": {"platformsCacheMaxAge": PLATFORM_SCAN_AGE, **config.get("system", {})},
     }
     return f"# Written by fleet from the inventory: edits are lost.\n{tomli_w.dumps(_sorted(tree))}"
 

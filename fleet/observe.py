@@ -76,7 +76,7 @@ def observe(
     moment of time.monotonic() at which what has not answered is left unknown; None waits for each connection's own
     time limit.
     """
-    if deadline is not None:
+    if deadline is not None and world.vault.has_client():
         # Health hangs on the probes: they must not wait for the imports of the logins.
         world.prober.prepare()
     probe_timeout = PROBE_TIMEOUT if deadline is None else _left(deadline) * PROBE_SHARE

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from fleet.errors import VaultError
 from fleet.model import ApiFacts, CertificateFacts, Down, Platform, Stage
 
 if TYPE_CHECKING:
@@ -30,12 +31,24 @@ class BuildkitProber:
 
     def __init__(self, files: Mapping[str, str]) -> None:
         self._files = files
+        self._read: object = None
 
     def prepare(self) -> None:
-        """Load what probing needs, so that the first probe's clock measures the daemon."""
+        """Load what probing needs, so that the first probe's clock measures the daemon; raises VaultError."""
         from fleet.adapters.proto import control_pb2  # noqa: F401
 
-        _ = self._context, self._credentials
+        try:
+            # A renewal replaces the files while this process runs.
+            files = [(file.st_ino, file.st_mtime_ns) for file in map(os.stat, self._files.values())]
+            if files != self._read:
+                for loaded in ("_context", "_credentials"):
+                    self.__dict__.pop(loaded, None)
+            _ = self._context, self._credentials
+            self._read = files
+        except OSError as error:
+            raise VaultError(
+                f"{self._files['cert']} or its CA cannot be used: {_plain(error)}", "fleet plan"
+            ) from error
 
     def probe(self, host: HostSpec, *, timeout: float) -> ApiFacts | Down:
         """What the daemon answers within `timeout` seconds, or the stage at which it does not."""

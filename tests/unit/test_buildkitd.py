@@ -156,6 +156,7 @@ def test_render_without_settings() -> None:
         'ca = "/etc/buildkit/tls/ca.pem"\n'
         'cert = "/etc/buildkit/tls/cert.pem"\n'
         'key = "/etc/buildkit/tls/key.pem"\n'
+        '\n[system]\nplatformsCacheMaxAge = "24h"\n'
         "\n[worker.containerd]\nenabled = false\n"
         "\n[worker.oci]\nenabled = true\n"
     )
@@ -164,6 +165,7 @@ def test_render_without_settings() -> None:
 def test_render_adds_fleets_own_part_to_the_settings() -> None:
     assert tomllib.loads(render(FULL)) == {
         "insecure-entitlements": ["network.host"],
+        "system": {"platformsCacheMaxAge": "24h"},
         "grpc": {
             "address": ["unix:///run/buildkit/buildkitd.sock", "tcp://0.0.0.0:1234"],
             "tls": {"ca": CA_PATH, "cert": CERT_PATH, "key": KEY_PATH},
