@@ -11,7 +11,7 @@ from fleet import buildx, route
 from fleet.errors import RoutingError, UsageError
 from fleet.health import node_health
 from fleet.model import BuilderNode, NodeFacts, Platform
-from fleet.parallel import gather
+from fleet.parallel import Gathering, gather
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,7 +43,10 @@ class Dispatcher:
                 "fleet build chooses the nodes itself, so --builder has no place here",
                 f"drop it, or type: docker buildx build --builder {parsed.builder} …",
             )
+        # buildx is asked for its version while the nodes answer.
+        checking = Gathering({"buildx": self.builder.check})
         nodes = self._health()
+        checking.results()
         platforms = self._platforms(parsed, nodes)
         chosen = self._choose(platforms, nodes)
         name = self._define(chosen)

@@ -62,6 +62,61 @@ class Connections:
                 host.close()
 
 
+class Observation:
+    """Facts being gathered: begun when it is made, collected by `facts`, so that there is time for something else."""
+
+    def __init__(
+        self,
+        spec: FleetSpec,
+        world: World,
+        connections: Connections,
+        *,
+        only: Collection[str] = (),
+        deadline: float | None = None,
+    ) -> None:
+        """Begin to ask everybody.
+
+        `only`: the hosts to log in to, all when empty; the daemons of the others are still asked. `deadline`: the
+        moment of time.monotonic() at which what has not answered is left unknown; None waits for each connection's own
+        time limit.
+        """
+        self._spec, self._world, self._deadline = spec, world, deadline
+        may_probe = world.vault.has_client()
+        if deadline is not None and may_probe:
+            # Health hangs on the probes: they must not wait for the imports of the logins.
+            world.prober.prepare()
+        probe_timeout = PROBE_TIMEOUT if deadline is None else _left(deadline) * PROBE_SHARE
+        logins: dict[str, Callable[[], HostFacts | ApiFacts | Down]] = {
+            f"host {host.name}": partial(observe_host, spec, host, connections)
+            for host in spec.hosts
+            if not only or host.name in only
+        }
+        probes: dict[str, Callable[[], HostFacts | ApiFacts | Down]] = {
+            f"api {host.name}": partial(world.prober.probe, host, timeout=probe_timeout)
+            for host in spec.hosts
+            if may_probe
+        }
+        # Without a hurry the logins first: they take longest, and what is imported meanwhile costs nothing.
+        self._under_way = Gathering(logins | probes if deadline is None else probes | logins)
+
+    def facts(self) -> Facts:
+        """Everything that is known now; raises VaultError and BuilderError, never for a host."""
+        builder = self._world.builder.read(self._spec.name)
+        vault = self._world.vault.read()
+        found = self._under_way.results(timeout=None if self._deadline is None else _left(self._deadline))
+        return Facts(
+            nodes={
+                host.name: NodeFacts(
+                    host=cast("HostFacts | Down | None", found.get(f"host {host.name}")),
+                    api=cast("ApiFacts | Down | None", found.get(f"api {host.name}")),
+                )
+                for host in self._spec.hosts
+            },
+            builder=builder,
+            vault=vault,
+        )
+
+
 def observe(
     spec: FleetSpec,
     world: World,
@@ -70,42 +125,8 @@ def observe(
     only: Collection[str] = (),
     deadline: float | None = None,
 ) -> Facts:
-    """Everything there is to know now; raises VaultError and BuilderError, never for a host.
-
-    `only`: the hosts to log in to, all when empty; the daemons of the others are still asked. `deadline`: the
-    moment of time.monotonic() at which what has not answered is left unknown; None waits for each connection's own
-    time limit.
-    """
-    if deadline is not None and world.vault.has_client():
-        # Health hangs on the probes: they must not wait for the imports of the logins.
-        world.prober.prepare()
-    probe_timeout = PROBE_TIMEOUT if deadline is None else _left(deadline) * PROBE_SHARE
-    logins: dict[str, Callable[[], HostFacts | ApiFacts | Down]] = {
-        f"host {host.name}": partial(observe_host, spec, host, connections)
-        for host in spec.hosts
-        if not only or host.name in only
-    }
-    probes: dict[str, Callable[[], HostFacts | ApiFacts | Down]] = {
-        f"api {host.name}": partial(world.prober.probe, host, timeout=probe_timeout)
-        for host in spec.hosts
-        if world.vault.has_client()
-    }
-    # Without a hurry the logins first: they take longest, and what is imported meanwhile costs nothing.
-    under_way = Gathering(logins | probes if deadline is None else probes | logins)
-    builder = world.builder.read(spec.name)
-    vault = world.vault.read()
-    found = under_way.results(timeout=None if deadline is None else _left(deadline))
-    return Facts(
-        nodes={
-            host.name: NodeFacts(
-                host=cast("HostFacts | Down | None", found.get(f"host {host.name}")),
-                api=cast("ApiFacts | Down | None", found.get(f"api {host.name}")),
-            )
-            for host in spec.hosts
-        },
-        builder=builder,
-        vault=vault,
-    )
+    """Ask everybody and wait for the answers: see `Observation`."""
+    return Observation(spec, world, connections, only=only, deadline=deadline).facts()
 
 
 def _left(deadline: float) -> float:
@@ -142,10 +163,12 @@ def _ask_engine(spec: FleetSpec, connection: Host) -> tuple[str, Survey, bool]:
     return engine.version(), engine.survey(spec.name), engine.has_image(spec.buildkit.image)
 
 
-# A shell and two small programs, the rest are its builtins: a process that starts costs a loaded host dearly.
+# A shell and one small program, the rest are its builtins: a process that starts costs a loaded host dearly.
+# /proc/sys/kernel/arch is what `uname -m` prints, since Linux 6.1.
 # `btime` of /proc/stat is the clock less the uptime; the eleventh word of df is the free space, its header has seven.
 _SCRIPT = r"""
-echo machine $(uname -m)
+read -r machine < /proc/sys/kernel/arch 2>/dev/null || machine=$(uname -m)
+echo machine $machine
 read -r up _ < /proc/uptime
 while read -r key now _; do [ $key = btime ] && echo clock $((now + ${up%.*})) && break; done < /proc/stat
 set -- $(df -Pk /var/lib/docker 2>/dev/null)

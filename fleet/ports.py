@@ -120,6 +120,10 @@ class Builder(Protocol):
         """The builder as buildx has stored it."""
         ...
 
+    def check(self) -> None:
+        """Refuse a missing or unfit buildx."""
+        ...
+
     def run(self, arguments: Sequence[str]) -> None:
         """Run `docker buildx …` quietly to its end."""
         ...

@@ -36,6 +36,15 @@ class BuildxBuilder:
         self._environment = os.environ | {"BUILDX_CONFIG": str(self._directory)}
         self._checked = False
 
+    def check(self) -> None:
+        """Refuse a missing or unfit buildx; asked once. Raises BuilderError."""
+        if not self._checked:
+            done = self._capture(("version",))
+            if done.returncode != 0:
+                raise BuilderError(f"docker buildx does not run: {_last_line(done.stderr)}", _INSTALL)
+            buildx.check_version(buildx.parse_version(done.stdout))
+            self._checked = True
+
     def read(self, name: str) -> BuilderFacts:
         """The builder as buildx has stored it; raises BuilderError when that cannot be read."""
         try:
@@ -49,7 +58,7 @@ class BuildxBuilder:
 
     def run(self, arguments: Sequence[str]) -> None:
         """Run `docker buildx …` quietly to its end; raises BuilderError with its last line."""
-        self._check()
+        self.check()
         done = self._capture(arguments)
         if done.returncode != 0:
             raise BuilderError(
@@ -62,22 +71,13 @@ class BuildxBuilder:
 
         An interrupt reaches buildx from the terminal itself; it is left to end in its own way.
         """
-        self._check()
+        self.check()
         with subprocess.Popen((*_BUILDX, *arguments), env=self._environment) as process:
             while True:
                 try:
                     return process.wait()
                 except KeyboardInterrupt:
                     continue
-
-    def _check(self) -> None:
-        """Refuse a missing or unfit buildx, once, before it is first used."""
-        if not self._checked:
-            done = self._capture(("version",))
-            if done.returncode != 0:
-                raise BuilderError(f"docker buildx does not run: {_last_line(done.stderr)}", _INSTALL)
-            buildx.check_version(buildx.parse_version(done.stdout))
-            self._checked = True
 
     def _capture(self, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
         try:

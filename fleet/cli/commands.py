@@ -53,15 +53,18 @@ def plan(inventory: Path, only: Sequence[str], *, exit_code: bool, as_json: bool
 
 def up(inventory: Path, only: Sequence[str], *, as_json: bool, verbose: bool) -> int:
     """`fleet up`."""
-    from fleet import plan as decide
-    from fleet.apply import Applier
-    from fleet.observe import Connections, observe
+    from fleet.observe import Connections, Observation, observe
 
     spec = _load(inventory, only)
     world = _world(spec)
     with world.vault.locked(), Connections(world.connect) as connections, progress(verbose=verbose) as show:
         show.waiting(f"asking {_count(spec, only)}")
-        facts = observe(spec, world, connections, only=only)
+        asked = Observation(spec, world, connections, only=only)
+        # Imported while the hosts answer.
+        from fleet import plan as decide
+        from fleet.apply import Applier
+
+        facts = asked.facts()
         decided = decide.plan(spec, facts, world.now(), only=only)
         report = Applier(spec, world, connections, show.event).up(facts, decided, only=only)
         remains = None
@@ -177,8 +180,12 @@ def _vault(spec: FleetSpec) -> FileVault:
 def _world(spec: FleetSpec) -> World:
     from fleet.adapters.builder import BuildxBuilder
     from fleet.adapters.buildkit import BuildkitProber
+    from fleet.model import Connection
     from fleet.ports import World
 
+    if any(host.connection is Connection.SSH for host in spec.hosts):
+        # Before threads contend for the interpreter: every login begins with it.
+        import fleet.adapters.ssh  # noqa: F401
     vault = _vault(spec)
     return World(
         connect=_connect,
