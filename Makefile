@@ -12,7 +12,7 @@ export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 18
 
-test: check unit e2e ## everything: lint, types, structure, unit, contract and end-to-end tests
+test: check unit e2e ## everything: lint, types, structure, and every test
 
 check: $(VENV)/.synced ## lint, types and the direction of dependencies
 	$(RUN)ruff check .
@@ -21,10 +21,10 @@ check: $(VENV)/.synced ## lint, types and the direction of dependencies
 	$(RUN)lint-imports --no-cache
 
 unit: $(VENV)/.synced ## tests that need no lab
-	$(RUN)pytest tests/unit tests/contract -n 2 -q
+	$(RUN)pytest tests/unit -n 2 -q
 
 e2e: $(VENV)/.synced lab ## tests on real sshd, Docker, buildkitd and buildx, amd64 and arm64
-	. .lab/env && $(RUN)pytest tests/e2e -q
+	. .lab/env && $(RUN)pytest tests/contract tests/e2e -q
 
 lab: $(VENV)/.synced ## two amd64 hosts, an arm64 host and registries on this machine
 	$(RUN)python -m tests.lab up

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from certs.authority import describe
 from fleet import buildx
+from fleet.daemon import last_words
 from fleet.errors import BuilderError, HostError
 from fleet.model import ApiFacts, Down, HostFacts, Platform, Stage
 from fleet.parallel import gather
@@ -200,7 +201,7 @@ class Applier:
     def _refuse_crashed(self, host: HostSpec, engine: Engine) -> None:
         for daemon in engine.survey(self.spec.name).daemons:
             if daemon.node == host.name and daemon.state in {"restarting", "exited", "dead"}:
-                last = engine.logs(daemon.id, tail=5)
+                last = last_words(engine.logs(daemon.id, tail=60))
                 raise HostError(
                     Stage.CONTAINER,
                     f"{daemon.name} does not stay up ({daemon.detail}); its last lines:\n{last}",

@@ -76,3 +76,12 @@ class DaemonSpec:
             buildkitd.KEY_PATH: (credential.key.reveal(), 0o600),
             **dict.fromkeys(EMULATORS, (b"", 0o644)),
         }
+
+
+def last_words(log: str, *, lines: int = 5) -> str:
+    """The last `lines` of a daemon's log that say something, each once: BuildKit ends with a stack trace."""
+    written = log.splitlines()
+    places = {number for number, line in enumerate(written) if line.startswith("\t")}
+    frames = places | {number - 1 for number in places}
+    said = dict.fromkeys(line for number, line in enumerate(written) if number not in frames)
+    return "\n".join(list(said)[-lines:])

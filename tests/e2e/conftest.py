@@ -118,7 +118,7 @@ def operator(lab: Lab, tmp_path_factory: pytest.TempPathFactory, request: pytest
 def objects(lab: Lab, hosts: Sequence[str]) -> dict[str, str]:
     """What stands on these hosts' Docker: containers, volumes, networks and images."""
     ask = (
-        "docker ps -a --no-trunc --format '{{.ID}} {{.Names}} {{.State}}'; docker volume ls -q; docker network ls --format '{{.Name}}'; "
-        "docker image ls -q --no-trunc"
+        "docker ps -a --no-trunc --format '{{.ID}} {{.Names}} {{.State}}'; docker volume ls -q; "
+        "docker network ls --format '{{.Name}}'; docker image ls -q --no-trunc"
     )
     return {name: lab.hosts[name].ssh(ask) for name in hosts}

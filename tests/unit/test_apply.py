@@ -1,0 +1,565 @@
+"""Carrying out a plan: what is done in which order, what a failure leaves undone, and what is told of it."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from certs.authority import Role, describe, is_issued_by
+from fleet import apply, buildkitd
+from fleet.apply import Applier, Event, Outcome, Report, Result
+from fleet.daemon import EMULATORS
+from fleet.errors import Unreachable, VaultError
+from fleet.model import BuilderFacts, Down, Stage
+from fleet.observe import Connections, observe
+from fleet.plan import GRACE, plan_down
+from tests.support.fakes import Container, FakeEngine, FakeHost, Machine
+from tests.support.values import IMAGE, NOW, fleet, host, node
+from tests.support.world import FakeWorld
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from fleet.model import FleetSpec, HostSpec
+    from fleet.ports import Host
+
+TWO = fleet(host("amd-1"), host("arm-1"))
+
+
+def two() -> FakeWorld:
+    return FakeWorld.of(Machine("amd-1.example"), Machine("arm-1.example", "aarch64"))
+
+
+def up(world: FakeWorld, spec: FleetSpec = TWO, *, only: Collection[str] = ()) -> tuple[Report, list[Event]]:
+    """What `fleet up` does."""
+    ports, events = world.ports(), list[Event]()
+    with Connections(ports.connect) as connections:
+        facts = observe(spec, ports, connections, only=only)
+        applier = Applier(spec, ports, connections, events.append)
+        return applier.up(facts, world.plan(spec, only=only), only=only), events
+
+
+def down(world: FakeWorld, spec: FleetSpec = TWO, *, volumes: bool = False) -> tuple[Report, list[Event]]:
+    """What `fleet down` does."""
+    ports, events = world.ports(), list[Event]()
+    with Connections(ports.connect) as connections:
+        decided = plan_down(spec, observe(spec, ports, connections), volumes=volumes)
+        return Applier(spec, ports, connections, events.append).down(decided), events
+
+
+def results(report: Report) -> dict[str, Result]:
+    return {outcome.subject: outcome.result for outcome in (*report.nodes, report.builder)}
+
+
+def failure(report: Report, subject: str) -> Down:
+    found = next(outcome for outcome in (*report.nodes, report.builder) if outcome.subject == subject).failure
+    assert found is not None
+    return found
+
+
+def of(events: list[Event], subject: str) -> list[tuple[str, str]]:
+    return [(event.text, event.state) for event in events if event.subject == subject]
+
+
+# ---------------------------------------------------------------------------------------------- a first run
+
+
+def test_a_first_run_makes_everything() -> None:
+    world = two()
+    report, _ = up(world)
+    assert results(report) == dict.fromkeys(("amd-1", "arm-1", "builder"), Result.DONE)
+    assert report.exit_code == 0
+    registered = world.builder.read("acme")
+    assert registered.nodes == (
+        node("amd-1", "linux/amd64", "linux/amd64/v2", "linux/amd64/v3", "linux/386"),
+        node("arm-1", "linux/arm64", "linux/arm/v7", "linux/arm/v6"),
+    )
+    assert world.plan(TWO).empty
+
+
+def test_a_second_run_changes_nothing() -> None:
+    world = two()
+    up(world)
+    before = copy.deepcopy(world.machines)
+    ran = list(world.builder.ran)
+    report, events = up(world)
+    assert results(report) == dict.fromkeys(("amd-1", "arm-1", "builder"), Result.UNCHANGED)
+    assert report.exit_code == 0
+    assert {event.text for event in events} == {"nothing to do"}
+    assert world.builder.ran == ran
+    assert [m.containers for m in world.machines.values()] == [m.containers for m in before.values()]
+
+
+def test_the_authority_is_made_first_and_every_container_carries_its_fingerprint() -> None:
+    world = two()
+    _, events = up(world)
+    assert [event.subject for event in events[:4]] == ["vault"] * 4
+    fingerprint = world.vault.read().authority_fingerprint
+    assert fingerprint
+    for machine in world.machines.values():
+        assert [c.settings["authority"] for c in machine.containers] == [fingerprint[:16]]
+
+
+def test_a_container_gets_its_configuration_its_certificates_and_no_emulator() -> None:
+    world = two()
+    up(world)
+    [container] = world.machines["amd-1.example"].containers
+    files = container.files
+    assert files[buildkitd.CONFIG_PATH] == (buildkitd.render({}).encode(), 0o644)
+    assert world.vault.authority
+    assert files[buildkitd.CA_PATH] == (world.vault.authority.certificate, 0o644)
+    certificate, mode = files[buildkitd.CERT_PATH]
+    assert (mode, files[buildkitd.KEY_PATH][1]) == (0o644, 0o600)
+    described = describe(certificate)
+    assert described.role is Role.NODE
+    assert described.names == ("amd-1.example", "amd-1", "amd64.acme.fleet.internal")
+    assert is_issued_by(certificate, files[buildkitd.CA_PATH][0])
+    assert container.certificate
+    assert container.certificate.serial == described.serial
+    assert {files[path] for path in EMULATORS} == {(b"", 0o644)}
+
+
+def test_the_events_of_a_host_are_its_actions_in_order() -> None:
+    world = two()
+    world.machines["arm-1.example"].images.add(IMAGE)
+    _, events = up(world)
+    assert of(events, "amd-1") == [
+        (f"pull {IMAGE}", "begun"),
+        ("downloading layer", "note"),
+        ("create fleet.acme.amd-1 with a new certificate", "begun"),
+        ("start fleet.acme.amd-1", "begun"),
+        ("wait until it answers over mutual TLS", "begun"),
+        ("done", "done"),
+    ]
+    assert of(events, "arm-1")[0] == ("create fleet.acme.arm-1 with a new certificate", "begun")
+    assert of(events, "vault") == [
+        ("make a certificate authority for acme", "begun"),
+        ("make a certificate authority for acme", "done"),
+        ("issue a client certificate for operator", "begun"),
+        ("issue a client certificate for operator", "done"),
+    ]
+    assert of(events, "builder")[-1] == ("done", "done")
+
+
+def test_the_builder_comes_after_every_host() -> None:
+    _, events = up(two())
+    first = next(index for index, event in enumerate(events) if event.subject == "builder")
+    assert {event.subject for event in events[first:]} == {"builder"}
+
+
+def test_what_fleet_pulled_is_remembered_and_what_was_there_is_not() -> None:
+    world = two()
+    world.machines["arm-1.example"].images.add(IMAGE)
+    up(world)
+    assert [m.containers[0].pulled for m in world.machines.values()] == [IMAGE, None]
+
+
+def test_hosts_are_done_side_by_side() -> None:
+    world, both = two(), threading.Barrier(2, timeout=20)
+    ports = world.ports()
+
+    class Meeting(FakeEngine):
+        def start(self, container: str) -> None:
+            both.wait()
+            super().start(container)
+
+    class Meeter(FakeHost):
+        def engine(self) -> FakeEngine:
+            return Meeting(self.machine)
+
+    facts, decided = world.facts(TWO), world.plan(TWO)
+    with Connections(lambda spec: Meeter(world.machines[spec.address])) as connections:
+        report = Applier(TWO, ports, connections, lambda _: None).up(facts, decided)
+    assert report.exit_code == 0
+
+
+# ------------------------------------------------------------------------------------------------ failures
+
+
+def test_a_host_that_fails_leaves_the_others() -> None:
+    world = two()
+    world.machines["arm-1.example"].pulls = False
+    report, events = up(world)
+    assert results(report) == {"amd-1": Result.DONE, "arm-1": Result.FAILED, "builder": Result.DONE}
+    assert report.exit_code == 3
+    assert failure(report, "arm-1") == Down(Stage.IMAGE, f"Docker said: no {IMAGE} here", "is the reference right?")
+    assert of(events, "arm-1")[-1] == (f"image: Docker said: no {IMAGE} here", "failed")
+    assert [entry.name for entry in world.builder.read("acme").nodes] == ["amd-1"]
+    assert world.machines["arm-1.example"].containers == []
+
+
+def test_a_host_that_failed_is_finished_by_the_next_run() -> None:
+    world = two()
+    world.machines["arm-1.example"].pulls = False
+    up(world)
+    world.machines["arm-1.example"].pulls = True
+    report, _ = up(world)
+    assert results(report) == {"amd-1": Result.UNCHANGED, "arm-1": Result.DONE, "builder": Result.DONE}
+    assert world.plan(TWO).empty
+
+
+def test_a_host_that_cannot_be_logged_in_to_is_blocked_and_leaves_the_others() -> None:
+    world = two()
+    world.machines["arm-1.example"].login = False
+    report, events = up(world)
+    assert results(report) == {"amd-1": Result.DONE, "arm-1": Result.BLOCKED, "builder": Result.DONE}
+    assert report.exit_code == 3
+    assert failure(report, "arm-1").stage is Stage.SSH
+    assert of(events, "arm-1") == [("SSH: no answer from arm-1.example:22 within 10 s", "failed")]
+
+
+def test_when_every_host_fails_the_run_has_failed_and_the_builder_is_left() -> None:
+    world = two()
+    up(world)
+    stored = world.builder.read("acme")
+    for machine in world.machines.values():
+        machine.containers.clear()
+        machine.images.clear()
+        machine.pulls = False
+    report, _ = up(world)
+    assert results(report) == {"amd-1": Result.FAILED, "arm-1": Result.FAILED, "builder": Result.UNCHANGED}
+    assert report.exit_code == 1
+    assert world.builder.read("acme") == stored
+
+
+def test_when_every_host_is_blocked_the_run_has_failed() -> None:
+    world = two()
+    for machine in world.machines.values():
+        machine.login = False
+    report, _ = up(world)
+    assert results(report) == {"amd-1": Result.BLOCKED, "arm-1": Result.BLOCKED, "builder": Result.UNCHANGED}
+    assert report.exit_code == 1
+
+
+def test_a_foreign_container_is_left_and_told_of() -> None:
+    world = two()
+    theirs = Container("1", "fleet.acme.amd-1", state="running")
+    world.machines["amd-1.example"].containers.append(theirs)
+    report, _ = up(world)
+    assert results(report)["amd-1"] is Result.BLOCKED
+    assert "is not fleet's" in failure(report, "amd-1").reason
+    assert world.machines["amd-1.example"].containers == [theirs]
+
+
+TRACE = "\nmain.main\n\tgithub.com/moby/buildkit@v0.32.2/cmd/buildkitd/main.go:137\nruntime.main\n\truntime/proc.go:290"
+
+
+def test_a_daemon_that_crashes_is_told_of_with_its_last_lines() -> None:
+    world = two()
+    world.machines["amd-1.example"].crashes = True
+    world.machines["amd-1.example"].log = "\n".join(f"line {n}" for n in range(9)) + 2 * f"\nbad key{TRACE}"
+    report, _ = up(world)
+    told = failure(report, "amd-1")
+    assert told.stage is Stage.CONTAINER
+    assert "fleet.acme.amd-1 does not stay up (is restarting)" in told.reason
+    assert told.reason.endswith("line 5\nline 6\nline 7\nline 8\nbad key")
+    assert "docker logs fleet.acme.amd-1" in (told.remedy or "")
+    assert results(report)["arm-1"] is Result.DONE
+
+
+def test_a_daemon_that_does_not_answer_in_time_is_told_of_with_the_stage_it_is_stuck_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = two()
+    world.machines["amd-1.example"].network = False
+    monkeypatch.setattr(apply, "READY_TIMEOUT", 0.0)
+    report, _ = up(world)
+    assert failure(report, "amd-1").stage is Stage.TCP
+    assert results(report) == {"amd-1": Result.FAILED, "arm-1": Result.DONE, "builder": Result.DONE}
+    assert [entry.name for entry in world.builder.read("acme").nodes] == ["arm-1"]
+
+
+def test_a_daemon_that_is_not_native_is_not_registered() -> None:
+    world = two()
+    world.machines["arm-1.example"].reported = ("linux/amd64",)
+    report, _ = up(world)
+    told = failure(report, "arm-1")
+    assert told.stage is Stage.NATIVE
+    assert told.reason == "uname -m says aarch64, the daemon says it builds linux/amd64"
+    assert [entry.name for entry in world.builder.read("acme").nodes] == ["amd-1"]
+
+
+def test_a_node_that_becomes_unable_leaves_the_builder() -> None:
+    world = two()
+    up(world)
+    world.machines["arm-1.example"].containers[0].state = "exited"
+    world.machines["arm-1.example"].crashes = True
+    report, _ = up(world)
+    assert results(report) == {"amd-1": Result.UNCHANGED, "arm-1": Result.FAILED, "builder": Result.DONE}
+    assert [entry.name for entry in world.builder.read("acme").nodes] == ["amd-1"]
+
+
+def test_a_connection_that_is_lost_in_the_middle_is_a_failure_of_that_host() -> None:
+    world = two()
+    facts, decided, ports = world.facts(TWO), world.plan(TWO), world.ports()
+
+    def connect(spec: HostSpec) -> Host:
+        if spec.name == "arm-1":
+            raise Unreachable(Stage.SSH, "the connection was lost", "run the command again")
+        return ports.connect(spec)
+
+    with Connections(connect) as connections:
+        report = Applier(TWO, ports, connections, lambda _: None).up(facts, decided)
+    assert failure(report, "arm-1") == Down(Stage.SSH, "the connection was lost", "run the command again")
+    assert report.exit_code == 3
+
+
+def test_a_vault_that_cannot_be_written_stops_the_run_before_any_host() -> None:
+    world = two()
+    facts, decided, ports = world.facts(TWO), world.plan(TWO), world.ports()
+    world.vault.create_authority("acme", NOW)  # by somebody else, in between
+    asked: list[str] = []
+
+    def connect(spec: HostSpec) -> Host:
+        asked.append(spec.name)
+        return ports.connect(spec)
+
+    with Connections(connect) as connections, pytest.raises(VaultError, match="there is a CA already"):
+        Applier(TWO, ports, connections, lambda _: None).up(facts, decided)
+    assert asked == []
+
+
+# ------------------------------------------------------------------------------------------------- builder
+
+
+def test_a_builder_that_buildx_refuses_is_partly_done() -> None:
+    world = two()
+    world.builder.broken = "no space left on device"
+    report, events = up(world)
+    assert results(report) == {"amd-1": Result.DONE, "arm-1": Result.DONE, "builder": Result.FAILED}
+    assert report.exit_code == 3
+    assert "no space left on device" in failure(report, "builder").reason
+    assert of(events, "builder")[-1][1] == "failed"
+
+
+def test_a_builder_that_is_not_stored_as_asked_is_noticed() -> None:
+    world = two()
+    world.builder.forgets_pins = True
+    report, _ = up(world)
+    assert results(report)["builder"] is Result.FAILED
+    assert "did not store node amd-1" in failure(report, "builder").reason
+    assert failure(report, "builder").remedy == "run fleet up again"
+
+
+def test_a_builder_of_somebody_else_is_left() -> None:
+    world = two()
+    theirs = world.builder.builders["acme"] = BuilderFacts(driver="docker-container")
+    report, _ = up(world)
+    assert results(report) == {"amd-1": Result.DONE, "arm-1": Result.DONE, "builder": Result.BLOCKED}
+    assert report.exit_code == 3
+    assert world.builder.builders["acme"] == theirs
+    assert world.builder.ran == []
+
+
+# --------------------------------------------------------------------------------------------------- --host
+
+
+def test_only_the_chosen_host_is_touched() -> None:
+    world = two()
+    report, _ = up(world, only=["arm-1"])
+    assert results(report) == {"arm-1": Result.DONE, "builder": Result.DONE}
+    assert world.machines["amd-1.example"].containers == []
+    assert [entry.name for entry in world.builder.read("acme").nodes] == ["arm-1"]
+
+
+def test_the_hosts_that_were_not_chosen_stay_registered_as_they_are() -> None:
+    spec = fleet(host("a"), host("b"), host("c"))
+    world = FakeWorld.of(*(Machine(f"{name}.example") for name in "abc"))
+    up(world, spec)
+    stored = world.builder.read("acme")
+    assert [len(entry.platforms) for entry in stored.nodes] == [4, 0, 0]
+    world.machines["b.example"].login = world.machines["b.example"].network = False
+    world.machines["a.example"].containers[0].state = "exited"
+    report, _ = up(world, spec, only=["a"])
+    assert results(report) == {"a": Result.DONE, "builder": Result.UNCHANGED}
+    assert world.builder.read("acme") == stored
+
+
+# --------------------------------------------------------------------------------------- renewals, upgrades
+
+
+def test_certificates_are_renewed_before_they_expire() -> None:
+    world = two()
+    up(world)
+    old = {m.address: m.containers[0].certificate for m in world.machines.values()}
+    client = world.vault.read().client
+    world.now += timedelta(days=340)
+    report, _ = up(world)
+    assert report.exit_code == 0
+    assert world.vault.read().client != client
+    for machine in world.machines.values():
+        assert machine.containers[0].certificate != old[machine.address]
+        assert machine.removed == [(machine.containers[0].name, GRACE)]
+    assert world.plan(TWO).empty
+
+
+def test_an_expired_fleet_comes_back() -> None:
+    world = two()
+    up(world)
+    world.now += timedelta(days=800)
+    assert up(world)[0].exit_code == 0
+    assert world.plan(TWO).empty
+
+
+def test_an_upgrade_keeps_the_cache() -> None:
+    world = two()
+    up(world)
+    newer = fleet(*TWO.hosts, image="moby/buildkit:v0.33.0")
+    report, _ = up(world, newer)
+    assert report.exit_code == 0
+    for machine in world.machines.values():
+        assert [c.image for c in machine.containers] == ["moby/buildkit:v0.33.0"]
+        assert len(machine.volumes) == 1
+
+
+# ----------------------------------------------------------------------------------------------------- down
+
+
+def test_down_removes_daemons_and_builder_and_keeps_caches_and_keys() -> None:
+    world = two()
+    up(world)
+    report, events = down(world)
+    assert results(report) == dict.fromkeys(("amd-1", "arm-1", "builder"), Result.DONE)
+    assert report.exit_code == 0
+    for machine in world.machines.values():
+        assert machine.containers == []
+        assert len(machine.volumes) == 1
+        assert machine.images == {IMAGE}
+    assert not world.builder.read("acme").registered
+    assert world.vault.read().client
+    assert events[0].subject == "builder"
+
+
+def test_down_with_volumes_removes_caches_and_what_fleet_pulled() -> None:
+    world = two()
+    world.machines["arm-1.example"].images.add(IMAGE)
+    up(world)
+    down(world, volumes=True)
+    assert [m.volumes for m in world.machines.values()] == [{}, {}]
+    assert [m.images for m in world.machines.values()] == [set(), {IMAGE}]
+
+
+def test_down_and_up_again() -> None:
+    world = two()
+    up(world)
+    down(world)
+    assert up(world)[0].exit_code == 0
+    assert world.plan(TWO).empty
+
+
+def test_down_twice_has_nothing_to_do() -> None:
+    world = two()
+    up(world)
+    down(world, volumes=True)
+    report, _ = down(world, volumes=True)
+    assert results(report) == dict.fromkeys(("amd-1", "arm-1", "builder"), Result.UNCHANGED)
+
+
+def test_down_goes_on_where_a_host_fails() -> None:
+    world = two()
+    up(world)
+    world.machines["amd-1.example"].login = False
+    report, _ = down(world)
+    assert results(report) == {"amd-1": Result.BLOCKED, "arm-1": Result.DONE, "builder": Result.DONE}
+    assert report.exit_code == 3
+    assert world.machines["arm-1.example"].containers == []
+
+
+# ---------------------------------------------------------------------------------------------- exit codes
+
+OK, UNCHANGED = Outcome("a", Result.DONE), Outcome("a", Result.UNCHANGED)
+FAILED = Outcome("a", Result.FAILED, failure=Down(Stage.SSH, "no"))
+BLOCKED = Outcome("a", Result.BLOCKED, failure=Down(Stage.SSH, "no"))
+
+CODES: dict[str, tuple[tuple[Outcome, ...], Outcome, int]] = {
+    "all done": ((OK, OK), OK, 0),
+    "nothing changed": ((UNCHANGED, UNCHANGED), UNCHANGED, 0),
+    "one failed": ((OK, FAILED), OK, 3),
+    "one blocked": ((UNCHANGED, BLOCKED), UNCHANGED, 3),
+    "all failed": ((FAILED, FAILED), UNCHANGED, 1),
+    "all blocked": ((BLOCKED,), UNCHANGED, 1),
+    "all blocked but the builder": ((BLOCKED,), OK, 1),
+    "the builder alone failed": ((OK, OK), FAILED, 3),
+    "everything failed": ((FAILED,), FAILED, 1),
+}
+
+
+@pytest.mark.parametrize(("nodes", "builder", "code"), CODES.values(), ids=CODES)
+def test_exit_codes(nodes: tuple[Outcome, ...], builder: Outcome, code: int) -> None:
+    assert Report(nodes, builder).exit_code == code
+
+
+# --------------------------------------------------------------------------------------------- interruption
+
+
+class Fuse(FakeEngine):
+    """Blows at the given call of any Engine, in a run of all hosts: the power fails, or Ctrl-C is pressed."""
+
+    left = 0
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in {"pull", "create", "start", "remove"}:
+            Fuse.left -= 1
+            if Fuse.left < 0:
+                raise KeyboardInterrupt
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize("calls", range(9))
+def test_a_run_interrupted_at_any_call_is_finished_by_the_next(calls: int) -> None:
+    class Fused(FakeHost):
+        def engine(self) -> FakeEngine:
+            return Fuse(self.machine)
+
+    world = two()
+    up(world)
+    world.machines["amd-1.example"].containers.clear()
+    newer = fleet(*TWO.hosts, image="moby/buildkit:v0.33.0")
+    facts, decided, ports = world.facts(newer), world.plan(newer), world.ports()
+    before = set(threading.enumerate())
+    Fuse.left = calls
+    try:
+        with Connections(lambda spec: Fused(world.machines[spec.address])) as connections:
+            Applier(newer, ports, connections, lambda _: None).up(facts, decided)
+        interrupted = False
+    except KeyboardInterrupt:
+        interrupted = True
+    assert interrupted is (calls < 7)
+    for lane in set(threading.enumerate()) - before:
+        lane.join(20)
+    assert up(world, newer)[0].exit_code == 0
+    assert world.plan(newer).empty
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(st.sampled_from(["x86_64", "aarch64", "riscv64"]), min_size=1, max_size=4),
+    st.lists(st.booleans(), min_size=4, max_size=4),
+)
+def test_applying_agrees_with_the_model_of_the_laws(machines: list[str], images: list[bool]) -> None:
+    spec = fleet(*(host(f"h-{number}") for number in range(len(machines))))
+
+    def world() -> FakeWorld:
+        made = FakeWorld.of(*(Machine(f"h-{n}.example", machine) for n, machine in enumerate(machines)))
+        for machine, present in zip(made.machines.values(), images, strict=False):
+            machine.images |= {IMAGE} if present else set()
+        return made
+
+    applied, modelled = world(), world()
+    assert up(applied, spec)[0].exit_code == 0
+    assert modelled.apply(spec) == {}
+    assert applied.builder.builders == modelled.builder.builders
+    for one, other in zip(applied.machines.values(), modelled.machines.values(), strict=True):
+        assert [(c.name, c.state, c.pulled) for c in one.containers] == [
+            (c.name, c.state, c.pulled) for c in other.containers
+        ]
+        assert (one.volumes, one.images) == (other.volumes, other.images)
+    assert applied.plan(spec).empty
+    pins = [pin for entry in applied.builder.read("acme").nodes for pin in entry.platforms]
+    assert len(pins) == len(set(pins))

@@ -1,0 +1,439 @@
+"""docker buildx: what is typed, what is read, and that any builder can be turned into any other."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleet.buildx import (
+    AppendNode,
+    BuildArguments,
+    CreateBuilder,
+    LeaveNode,
+    RemoveBuilder,
+    Step,
+    after,
+    arguments,
+    check_version,
+    flags,
+    parse_build,
+    parse_instance,
+    parse_version,
+    same,
+    steps,
+)
+from fleet.errors import BuilderError, UsageError
+from fleet.model import BuilderNode, Platform
+from tests.support.values import OPTIONS, node, platforms
+
+# ---------------------------------------------------------------------------------------------- arguments
+
+ARGUMENTS: dict[str, tuple[Step, str]] = {
+    "create with a pin": (
+        CreateBuilder(node("amd-1", "linux/amd64")),
+        (
+            "create --driver remote --timeout 5s --name acme --node amd-1 --platform linux/amd64 "
+            "--driver-opt cacert=/vault/ca.pem,cert=/vault/client.pem,key=/vault/client.pem tcp://amd-1.example:1234"
+        ),
+    ),
+    "create with several pins": (
+        CreateBuilder(node("amd-1", "linux/amd64", "linux/amd64/v2", "linux/386")),
+        (
+            "create --driver remote --timeout 5s --name acme --node amd-1 "
+            "--platform linux/amd64,linux/amd64/v2,linux/386 "
+            "--driver-opt cacert=/vault/ca.pem,cert=/vault/client.pem,key=/vault/client.pem tcp://amd-1.example:1234"
+        ),
+    ),
+    "append without a pin": (
+        AppendNode(node("amd-2", endpoint="tcp://[fd00::2]:1234")),
+        (
+            "create --driver remote --timeout 5s --name acme --node amd-2 "
+            "--driver-opt cacert=/vault/ca.pem,cert=/vault/client.pem,key=/vault/client.pem --append tcp://[fd00::2]:1234"
+        ),
+    ),
+    "leave": (LeaveNode("amd-2"), "create --name acme --leave --node amd-2"),
+    "remove": (RemoveBuilder(), "rm acme"),
+}
+
+
+@pytest.mark.parametrize(("step", "typed"), ARGUMENTS.values(), ids=ARGUMENTS)
+def test_what_is_typed_after_docker_buildx(step: Step, typed: str) -> None:
+    assert arguments("acme", step) == tuple(typed.split())
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["cacert", "cert", "key", "servername"]),
+        st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=12),
+        min_size=1,
+    )
+)
+def test_options_survive_the_csv_that_buildx_reads(options: dict[str, str]) -> None:
+    typed = arguments("acme", CreateBuilder(node("a", options=options)))
+    field = typed[typed.index("--driver-opt") + 1]
+    [row] = csv.reader(io.StringIO(field), strict=True)
+    assert dict(entry.split("=", 1) for entry in row) == options
+
+
+@pytest.mark.parametrize(
+    ("step", "text"),
+    [
+        (CreateBuilder(node("a", "linux/arm64")), "create the builder with a for linux/arm64"),
+        (AppendNode(node("a", "linux/amd64", "linux/386")), "register a for linux/amd64, linux/386"),
+        (AppendNode(node("a")), "register a to stand by"),
+        (LeaveNode("a"), "take a out of the builder"),
+        (RemoveBuilder(), "remove the builder from this machine"),
+    ],
+)
+def test_steps_read_as_sentences(step: Step, text: str) -> None:
+    assert str(step) == text
+
+
+# -------------------------------------------------------------------------------------------------- steps
+
+A, B = node("a", "linux/amd64"), node("b", "linux/arm64")
+B_STANDBY = node("b")
+B_MOVED = node("b", "linux/arm64", endpoint="tcp://b.example:99")
+B_RENEWED = node("b", "linux/arm64", options=OPTIONS | {"servername": "x"})
+C_AT_B = node("c", "linux/arm64", endpoint=B.endpoint)
+
+Nodes = tuple[BuilderNode, ...]
+STEPS: dict[str, tuple[Nodes, Nodes, tuple[Step, ...]]] = {
+    "a new builder": ((), (A, B), (CreateBuilder(A), AppendNode(B))),
+    "nothing to do": ((A, B), (A, B), ()),
+    "nothing to do in another order": ((A, B), (B, A), ()),
+    "a further node": ((A,), (A, B), (AppendNode(B),)),
+    "a node gone": ((A, B), (A,), (LeaveNode("b"),)),
+    "a node moved": ((A, B), (A, B_MOVED), (AppendNode(B_MOVED),)),
+    "other options": ((A, B), (A, B_RENEWED), (AppendNode(B_RENEWED),)),
+    "a pin given": ((A, B_STANDBY), (A, B), (AppendNode(B),)),
+    "a pin taken away": ((A, B), (A, B_STANDBY), (LeaveNode("b"), AppendNode(B_STANDBY))),
+    "a pin handed over": (
+        (A, B_STANDBY),
+        (node("a"), node("b", "linux/amd64")),
+        (LeaveNode("a"), AppendNode(node("a")), AppendNode(node("b", "linux/amd64"))),
+    ),
+    "a node renamed": ((A, B), (A, C_AT_B), (LeaveNode("b"), AppendNode(C_AT_B))),
+    "the only node renamed": (
+        (B,),
+        (C_AT_B,),
+        (RemoveBuilder(), CreateBuilder(C_AT_B)),
+    ),
+    "all nodes replaced": ((A,), (B,), (RemoveBuilder(), CreateBuilder(B))),
+    "the last pin taken away": ((B,), (B_STANDBY,), (RemoveBuilder(), CreateBuilder(B_STANDBY))),
+    "endpoints swapped": (
+        (A, B),
+        (node("a", "linux/amd64", endpoint=B.endpoint), node("b", "linux/arm64", endpoint=A.endpoint)),
+        (
+            RemoveBuilder(),
+            CreateBuilder(node("a", "linux/amd64", endpoint=B.endpoint)),
+            AppendNode(node("b", "linux/arm64", endpoint=A.endpoint)),
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize(("current", "wanted", "decided"), STEPS.values(), ids=STEPS)
+def test_the_fewest_steps(current: Nodes, wanted: Nodes, decided: tuple[Step, ...]) -> None:
+    assert steps(current, wanted) == decided
+
+
+PLATFORMS = platforms("linux/amd64", "linux/amd64/v2", "linux/386", "linux/arm64", "linux/arm/v7")
+names = st.sampled_from("abcd")
+endpoints = st.sampled_from([f"tcp://{letter}.example:1" for letter in "abcde"])
+options = st.sampled_from([OPTIONS, OPTIONS | {"servername": "other"}])
+
+
+@st.composite
+def wanted_nodes(draw: st.DrawFn) -> list[BuilderNode]:
+    """Nodes of unique names and endpoints whose pins do not overlap."""
+    chosen = draw(st.lists(names, unique=True, min_size=1))
+    places = draw(st.lists(endpoints, unique=True, min_size=len(chosen), max_size=len(chosen)))
+    owner = {platform: draw(st.sampled_from([*chosen, None])) for platform in PLATFORMS}
+    return [
+        BuilderNode(name, place, tuple(p for p in PLATFORMS if owner[p] == name), draw(options))
+        for name, place in zip(chosen, places, strict=True)
+    ]
+
+
+any_node = st.builds(
+    BuilderNode, names, endpoints, st.lists(st.sampled_from(PLATFORMS), unique=True).map(tuple), options
+)
+any_step: st.SearchStrategy[Step] = st.one_of(
+    st.builds(CreateBuilder, any_node),
+    st.builds(AppendNode, any_node),
+    st.builds(LeaveNode, names),
+    st.builds(RemoveBuilder),
+)
+
+
+@st.composite
+def reachable_nodes(draw: st.DrawFn) -> Nodes:
+    """What any sequence of steps can leave behind; buildx refuses some of them."""
+    nodes: Nodes = ()
+    for step in draw(st.lists(any_step, max_size=8)):
+        try:
+            nodes = after(nodes, [step])
+        except ValueError:
+            continue
+    return nodes
+
+
+@given(reachable_nodes(), wanted_nodes())
+def test_any_builder_becomes_any_other(current: Nodes, wanted: list[BuilderNode]) -> None:
+    reached = {entry.name: entry for entry in after(current, steps(current, wanted))}
+    assert reached.keys() == {entry.name for entry in wanted}
+    assert all(same(reached[entry.name], entry) for entry in wanted)
+
+
+@given(reachable_nodes(), wanted_nodes())
+def test_a_builder_as_it_is_wanted_is_left_alone(current: Nodes, wanted: list[BuilderNode]) -> None:
+    assert steps(after(current, steps(current, wanted)), wanted) == ()
+
+
+@given(reachable_nodes(), wanted_nodes(), st.data())
+def test_steps_that_stopped_half_way_are_gone_on_with(
+    current: Nodes, wanted: list[BuilderNode], data: st.DataObject
+) -> None:
+    decided = steps(current, wanted)
+    half = after(current, decided[: data.draw(st.integers(0, len(decided)))])
+    reached = after(half, steps(half, wanted))
+    assert len(reached) == len(wanted)
+    assert all(any(same(entry, one) for entry in reached) for one in wanted)
+
+
+@given(reachable_nodes())
+def test_no_platform_ever_has_two_owners(nodes: Nodes) -> None:
+    pins = [platform for entry in nodes for platform in entry.platforms]
+    assert len(pins) == len(set(pins))
+    assert len({entry.endpoint for entry in nodes}) == len(nodes)
+
+
+REFUSED: dict[str, tuple[Nodes, Step]] = {
+    "creating what exists": ((A,), CreateBuilder(B)),
+    "appending to nothing": ((), AppendNode(A)),
+    "the last node leaving": ((A,), LeaveNode("a")),
+    "a stranger leaving": ((A, B), LeaveNode("c")),
+    "leaving nothing": ((), LeaveNode("a")),
+    "an endpoint that another node has": ((A, B), AppendNode(C_AT_B)),
+}
+
+
+@pytest.mark.parametrize(("nodes", "step"), REFUSED.values(), ids=REFUSED)
+def test_what_buildx_refuses(nodes: Nodes, step: Step) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        after(nodes, [step])
+
+
+def test_the_order_of_platforms_is_of_no_account() -> None:
+    one, other = node("a", "linux/amd64", "linux/386"), node("a", "linux/386", "linux/amd64")
+    assert same(one, other)
+    assert not same(None, one)
+    for different in (node("b", "linux/amd64", "linux/386"), node("a", "linux/amd64"), B):
+        assert not same(one, different)
+
+
+# ------------------------------------------------------------------------------------------------ reading
+
+STORED = {
+    "Name": "acme",
+    "Driver": "remote",
+    "Nodes": [
+        {
+            "Name": "amd-1",
+            "Endpoint": "tcp://10.0.0.11:1234",
+            "Platforms": [
+                {"architecture": "amd64", "os": "linux"},
+                {"architecture": "arm", "os": "linux", "variant": "v7"},
+                {"architecture": "arm64", "os": "linux", "variant": "v8"},
+            ],
+            "DriverOpts": {"cacert": "/a", "cert": "/b", "key": "/c"},
+            "Flags": None,
+            "Files": None,
+        },
+        {"Name": "amd-2", "Endpoint": "tcp://10.0.0.12:1234", "Platforms": None, "DriverOpts": None, "Flags": None},
+    ],
+    "Dynamic": False,
+}
+
+
+def test_what_buildx_has_stored_is_read() -> None:
+    facts = parse_instance(json.dumps(STORED))
+    assert (facts.driver, facts.registered, facts.default) == ("remote", True, False)
+    assert facts.nodes == (
+        BuilderNode(
+            "amd-1",
+            "tcp://10.0.0.11:1234",
+            platforms("linux/amd64", "linux/arm/v7", "linux/arm64"),
+            {"cacert": "/a", "cert": "/b", "key": "/c"},
+        ),
+        BuilderNode("amd-2", "tcp://10.0.0.12:1234", (), {}),
+    )
+
+
+def test_a_builder_of_another_driver_is_read_too() -> None:
+    facts = parse_instance(json.dumps({"Name": "acme", "Driver": "docker-container", "Nodes": None}))
+    assert (facts.driver, facts.nodes, facts.registered) == ("docker-container", (), True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("{", id="torn"),
+        pytest.param("[]", id="a list"),
+        pytest.param("null", id="null"),
+        pytest.param('"acme"', id="a text"),
+        pytest.param("{}", id="no nodes"),
+        pytest.param('{"Nodes": []}', id="no driver"),
+        pytest.param('{"Driver": "remote", "Nodes": [{}]}', id="a node without a name"),
+        pytest.param('{"Driver": "remote", "Nodes": [1]}', id="a node that is a number"),
+        pytest.param(
+            '{"Driver": "remote", "Nodes": [{"Name": "a", "Endpoint": "b", "Platforms": [{}], "DriverOpts": {}}]}',
+            id="a platform without an architecture",
+        ),
+        pytest.param(
+            '{"Driver": "remote", "Nodes": [{"Name": "a", "Endpoint": "b", "Platforms": [], "DriverOpts": 7}]}',
+            id="options that are a number",
+        ),
+    ],
+)
+def test_what_buildx_cannot_have_stored_is_an_error(text: str) -> None:
+    with pytest.raises(BuilderError, match="not as expected") as caught:
+        parse_instance(text)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("github.com/docker/buildx v0.36.1 0a3b5c8", (0, 36, 1)),
+        ("github.com/docker/buildx v0.36.1 \n", (0, 36, 1)),
+        ("github.com/docker/buildx 0.20.0+dfsg 1234", (0, 20, 0)),
+        ("github.com/docker/buildx v0.33.0-rc1 abc", (0, 33, 0)),
+        ("github.com/docker/buildx v0.32.0-desktop.2 abc", (0, 32, 0)),
+        ("github.com/docker/buildx v1.2.3", (1, 2, 3)),
+    ],
+)
+def test_versions_of_buildx(text: str, version: tuple[int, int, int]) -> None:
+    assert parse_version(text) == version
+
+
+@pytest.mark.parametrize("text", ["", "docker: 'buildx' is not a docker command.", "github.com/docker/buildx v0.36"])
+def test_no_version_is_an_error(text: str) -> None:
+    with pytest.raises(BuilderError, match="has no version") as caught:
+        parse_version(text)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("version", "complaint"),
+    [
+        ((0, 31, 9), "0.31.9 is too old"),
+        ((0, 9, 1), "0.9.1 is too old"),
+        ((0, 32, 0), None),
+        ((0, 36, 1), None),
+        ((0, 37, 0), "0.37.0 can push a tag before"),
+        ((0, 37, 1), None),
+        ((1, 0, 0), None),
+    ],
+)
+def test_versions_that_will_do(version: tuple[int, int, int], complaint: str | None) -> None:
+    if complaint is None:
+        check_version(version)
+    else:
+        with pytest.raises(BuilderError, match=complaint) as caught:
+            check_version(version)
+        assert caught.value.remedy
+
+
+# -------------------------------------------------------------------------------------- build's arguments
+
+AMD, ARM, ARMV7 = platforms("linux/amd64", "linux/arm64", "linux/arm/v7")
+OWN = Platform.parse(os.uname().machine)
+
+BUILD: dict[str, tuple[str, tuple[Platform, ...], str | None]] = {
+    "nothing": ("", (), None),
+    "a context": (".", (), None),
+    "standard input as context": ("--platform linux/arm64 -", (ARM,), None),
+    "one platform": ("--platform linux/arm64 .", (ARM,), None),
+    "one platform with =": ("--platform=linux/arm64 .", (ARM,), None),
+    "several with a comma": ("--platform linux/amd64,linux/arm64 .", (AMD, ARM), None),
+    "several with a comma and =": ("--platform=linux/arm64,linux/amd64 .", (ARM, AMD), None),
+    "repeated": ("--platform linux/amd64 --platform=linux/arm/v7 .", (AMD, ARMV7), None),
+    "the same twice, spelled differently": ("--platform linux/arm64,linux/arm64/v8,aarch64 .", (ARM,), None),
+    "after the context": (". --platform linux/arm64", (ARM,), None),
+    "local": ("--platform local .", (OWN,), None),
+    "local and another": ("--platform local,linux/s390x .", (OWN, Platform("linux", "s390x")), None),
+    "the value of another flag": ("--build-arg --platform .", (), None),
+    "the value of another flag, which looks like one with a value": ("--build-arg --platform=linux/arm64 .", (), None),
+    "the value of a short flag": ("-t --platform=linux/arm64 .", (), None),
+    "the value of a short flag behind a switch": ("-qt --platform=linux/arm64 .", (), None),
+    "a short flag with its value attached": ("-tapp --platform linux/arm64 .", (ARM,), None),
+    "a short flag with = and its value": ("-t=app --platform linux/arm64 .", (ARM,), None),
+    "a short switch": ("-q --platform linux/arm64 .", (ARM,), None),
+    "several short switches": ("-qD --platform linux/arm64 .", (ARM,), None),
+    "short switches and a flag with its value": ("-qDt app --platform linux/arm64 .", (ARM,), None),
+    "short switches and a flag with its value attached": ("-qDtapp --platform linux/arm64 .", (ARM,), None),
+    "a switch": ("--push --platform linux/arm64 .", (ARM,), None),
+    "every switch": (
+        "--check --debug --load --no-cache --pull --push --quiet --platform linux/arm64 .",
+        (ARM,),
+        None,
+    ),
+    "a switch with a value": ("--pull=false --platform linux/arm64 .", (ARM,), None),
+    "a switch and a context": ("--load . --platform linux/arm64", (ARM,), None),
+    "flags with values": ("-f Dockerfile -o type=local,dest=out -t app --platform linux/arm64 .", (ARM,), None),
+    "after --": ("--platform linux/arm64 -- --platform linux/amd64", (ARM,), None),
+    "-- as a value": ("--build-arg -- --platform linux/arm64 .", (ARM,), None),
+    "an empty value": ("--label= --platform linux/arm64 .", (ARM,), None),
+    "a builder": ("--builder mine .", (), "mine"),
+    "a builder with =": ("--builder=mine --platform linux/arm64 .", (ARM,), "mine"),
+    "a builder after --": ("-- --builder mine", (), None),
+    "a builder as a value": ("-t --builder .", (), None),
+}
+
+
+@pytest.mark.parametrize(("typed", "wanted", "builder"), BUILD.values(), ids=BUILD)
+def test_the_arguments_of_a_build_are_read_as_buildx_reads_them(
+    typed: str, wanted: tuple[Platform, ...], builder: str | None
+) -> None:
+    assert parse_build(typed.split()) == BuildArguments(wanted, builder)
+
+
+@pytest.mark.parametrize(
+    ("typed", "complaint"),
+    [
+        ("--platform windows/amd64 .", "--platform windows/amd64: .*linux only"),
+        ("--platform linux/vax .", "unknown architecture 'vax'"),
+        ("--platform linux/amd64,,linux/arm64 .", "'' is not a platform"),
+        ("--platform= .", "'' is not a platform"),
+        ("--platform", "'' is not a platform"),
+    ],
+)
+def test_platforms_that_no_daemon_builds_are_refused(typed: str, complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        parse_build(typed.split(" "))
+
+
+def test_spaces_around_platforms_are_of_no_account() -> None:
+    assert parse_build(["--platform", "linux/amd64, linux/arm64"]).platforms == (AMD, ARM)
+
+
+def test_flags_come_with_their_values() -> None:
+    typed = "-qf Dockerfile --push --build-arg A=1 -tapp . --target=x -o=out --no-cache=true -- -f y"
+    assert list(flags(typed.split())) == [
+        ("-f", "Dockerfile"),
+        ("--push", ""),
+        ("--build-arg", "A=1"),
+        ("-t", "app"),
+        ("--target", "x"),
+        ("-o", "out"),
+        ("--no-cache", "true"),
+    ]

@@ -1,0 +1,81 @@
+"""A node's container: what its settings say, what it is given, and what its log says when it does not start."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from fleet import buildkitd
+from fleet.daemon import EMULATORS, RECIPE, DaemonSpec, last_words
+from tests.support.values import CA, OTHER_CA
+
+SPEC = DaemonSpec(
+    fleet="acme",
+    node="amd-1",
+    image="moby/buildkit:v0.32.2",
+    port=1234,
+    bind="",
+    config=buildkitd.render({}),
+    names=("10.0.0.11", "amd-1"),
+    authority=CA,
+)
+
+
+def test_settings_are_what_drift_is_seen_by() -> None:
+    assert SPEC.settings | {"config": "…"} == {
+        "recipe": RECIPE,
+        "image": "moby/buildkit:v0.32.2",
+        "port": ":1234",
+        "config": "…",
+        "names": "10.0.0.11 amd-1",
+        "authority": CA[:16],
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "setting"),
+    [
+        (replace(SPEC, image="moby/buildkit:v0.33.0"), "image"),
+        (replace(SPEC, port=1235), "port"),
+        (replace(SPEC, bind="127.0.0.1"), "port"),
+        (replace(SPEC, config=buildkitd.render({"debug": True})), "config"),
+        (replace(SPEC, names=("10.0.0.12", "amd-1")), "names"),
+        (replace(SPEC, authority=OTHER_CA), "authority"),
+    ],
+)
+def test_every_change_shows_in_one_setting_and_the_fingerprint(changed: DaemonSpec, setting: str) -> None:
+    differing = {key for key, value in changed.settings.items() if SPEC.settings[key] != value}
+    assert differing == {setting}
+    assert changed.fingerprint != SPEC.fingerprint
+
+
+def test_the_emulators_are_those_of_the_official_image() -> None:
+    assert all(path.startswith("/usr/bin/buildkit-qemu-") for path in EMULATORS)
+    assert len(EMULATORS) == 10
+
+
+PARSE_ERROR = """\
+time="2030-05-01T12:00:00Z" level=info msg="auto snapshotter: using overlayfs"
+toml: incomplete number
+failed to parse config
+github.com/moby/buildkit/cmd/buildkitd/config.Load
+\tgithub.com/moby/buildkit@v0.32.2/cmd/buildkitd/config/load.go:15
+main.main
+\tgithub.com/moby/buildkit@v0.32.2/cmd/buildkitd/main.go:137
+"""
+
+
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [
+        pytest.param("", "", id="nothing"),
+        pytest.param("buildkitd: no", "buildkitd: no", id="one line"),
+        pytest.param("1\n2\n3\n4\n5\n6\n7", "3\n4\n5\n6\n7", id="the last five"),
+        pytest.param(PARSE_ERROR, "\n".join(PARSE_ERROR.splitlines()[:3]), id="a stack trace"),
+        pytest.param(2 * PARSE_ERROR, "\n".join(PARSE_ERROR.splitlines()[:3]), id="a stack trace a restart"),
+        pytest.param("\tcut/off.go:1\nbuildkitd: no", "buildkitd: no", id="a stack trace that is cut off"),
+    ],
+)
+def test_the_last_words_of_a_daemon(log: str, words: str) -> None:
+    assert last_words(log) == words

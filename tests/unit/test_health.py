@@ -1,0 +1,147 @@
+"""From facts to one word a node, with the stage and reason where it is not ready."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from fleet.health import node_health, snapshot
+from fleet.model import Down, Health, NodeFacts, Stage
+from tests.support.values import NOW, api, builder, certificate, daemon, facts, fleet, found, host, node, platforms
+
+SPEC = fleet(host("amd-1"), host("arm-1", "linux/arm64"))
+AMD, ARM = SPEC.hosts
+
+REFUSED = Down(Stage.TCP, "amd-1.example:1234 refused the connection", "fleet up --host amd-1")
+NO_TLS = Down(Stage.TLS, "the certificate is not accepted", "fleet up --host amd-1")
+NO_SSH = Down(Stage.SSH, "no answer from amd-1.example:22 within 10 s", "is the host up?")
+NO_DOCKER = Down(Stage.DOCKER, "there is no Docker Engine", "install it")
+RUNNING = daemon(SPEC, "amd-1")
+
+TABLE: dict[str, tuple[NodeFacts, Health, str | None]] = {
+    "all is well": (NodeFacts(found("x86_64", RUNNING), api()), Health.READY, None),
+    "the daemon answers, the host was not asked": (NodeFacts(None, api()), Health.READY, None),
+    "the daemon answers, the host does not": (
+        NodeFacts(NO_SSH, api()),
+        Health.DEGRADED,
+        "SSH: no answer from amd-1.example:22 within 10 s",
+    ),
+    "the daemon answers, Docker does not": (
+        NodeFacts(NO_DOCKER, api()),
+        Health.DEGRADED,
+        "Docker: there is no Docker Engine",
+    ),
+    "the daemon is of another architecture": (
+        NodeFacts(found("x86_64", RUNNING), api("aarch64")),
+        Health.DEGRADED,
+        "not native: the host is x86_64, but its daemon runs as linux/arm64",
+    ),
+    "the host would emulate": (
+        NodeFacts(found("x86_64", RUNNING, emulated=("arm64", "s390x")), api()),
+        Health.DEGRADED,
+        "not native: its kernel would emulate arm64, s390x (binfmt handlers)",
+    ),
+    "nothing answers": (NodeFacts(NO_SSH, REFUSED), Health.DOWN, "SSH: no answer from amd-1.example:22 within 10 s"),
+    "Docker is gone": (NodeFacts(NO_DOCKER, REFUSED), Health.DOWN, "Docker: there is no Docker Engine"),
+    "there is no container": (NodeFacts(found(), REFUSED), Health.DOWN, "container: there is no daemon"),
+    "the container stopped": (
+        NodeFacts(found("x86_64", daemon(SPEC, "amd-1", state="exited", detail="Exited (137) 1 minute ago")), REFUSED),
+        Health.DOWN,
+        "container: fleet.acme.amd-1: Exited (137) 1 minute ago",
+    ),
+    "the container crashes": (
+        NodeFacts(found("x86_64", daemon(SPEC, "amd-1", state="restarting", detail="")), REFUSED),
+        Health.DOWN,
+        "container: fleet.acme.amd-1: restarting",
+    ),
+    "the container is frozen": (
+        NodeFacts(found("x86_64", daemon(SPEC, "amd-1", state="paused", detail="Up 2 hours (Paused)")), NO_TLS),
+        Health.DOWN,
+        "container: fleet.acme.amd-1: Up 2 hours (Paused)",
+    ),
+    "somebody else has the name": (
+        NodeFacts(found(foreign=("fleet.acme.amd-1",)), REFUSED),
+        Health.DOWN,
+        "container: fleet.acme.amd-1 on amd-1 is not fleet's (it lacks fleet's label)",
+    ),
+    "the port is shut": (
+        NodeFacts(found("x86_64", RUNNING), REFUSED),
+        Health.DOWN,
+        "TCP: amd-1.example:1234 refused the connection",
+    ),
+    "the certificate is refused": (
+        NodeFacts(found("x86_64", RUNNING), NO_TLS),
+        Health.DOWN,
+        "TLS: the certificate is not accepted",
+    ),
+    "the port is shut and the host was not asked": (
+        NodeFacts(None, REFUSED),
+        Health.DOWN,
+        "TCP: amd-1.example:1234 refused the connection",
+    ),
+    "the host is well, the daemon was not asked": (
+        NodeFacts(found("x86_64", RUNNING), None),
+        Health.UNKNOWN,
+        "API: no answer yet",
+    ),
+    "the daemon is alive but slow": (
+        NodeFacts(found("x86_64", RUNNING), replace(NO_TLS, late=True)),
+        Health.UNKNOWN,
+        "TLS: the certificate is not accepted",
+    ),
+    "nothing was asked": (NodeFacts(), Health.UNKNOWN, "API: no answer yet"),
+}
+
+
+@pytest.mark.parametrize(("seen", "health", "reason"), TABLE.values(), ids=TABLE)
+def test_health(seen: NodeFacts, health: Health, reason: str | None) -> None:
+    row = node_health(SPEC, AMD, seen, ())
+    assert (row.health, row.reason) == (health, reason)
+    assert (row.remedy is None) is (health is Health.READY)
+
+
+def test_a_node_that_lacks_a_wanted_platform_is_degraded() -> None:
+    spec = fleet(host("amd-1", "linux/amd64", "linux/amd64/v4"))
+    row = node_health(spec, spec.hosts[0], NodeFacts(found("x86_64", daemon(spec, "amd-1")), api()), ())
+    assert row.health is Health.DEGRADED
+    assert row.reason == "not native: the inventory wants linux/amd64/v4 of it, which it cannot run itself"
+    assert row.platforms == platforms("linux/amd64")
+
+
+def test_the_figures_are_those_of_the_facts() -> None:
+    seen = NodeFacts(found("aarch64", daemon(SPEC, "arm-1", "aarch64")), api("aarch64", active_builds=2))
+    row = node_health(SPEC, ARM, seen, platforms("linux/arm64"))
+    assert (row.name, row.address, row.arch) == ("arm-1", "arm-1.example", "arm64")
+    assert (row.platforms, row.owns) == (platforms("linux/arm64"), platforms("linux/arm64"))
+    assert (row.buildkit, row.active_builds, row.latency_ms) == ("0.32.2", 2, 4.2)
+    assert (row.cache_bytes, row.free_bytes) == (1000, 50_000_000_000)
+    assert row.certificate == certificate()
+
+
+def test_what_is_unknown_is_none_and_never_zero() -> None:
+    row = node_health(SPEC, AMD, NodeFacts(NO_SSH, REFUSED), ())
+    assert (row.arch, row.buildkit, row.active_builds, row.certificate) == (None, None, None, None)
+    assert (row.cache_bytes, row.free_bytes, row.latency_ms, row.platforms) == (None, None, None, ())
+
+
+def test_the_architecture_of_a_host_that_was_not_asked_is_the_workers() -> None:
+    assert node_health(SPEC, ARM, NodeFacts(None, api("aarch64")), ()).arch == "arm64"
+
+
+def test_the_certificate_in_use_counts_and_else_that_of_the_container() -> None:
+    old, new = certificate(10), certificate(300)
+    seen = found("x86_64", daemon(SPEC, "amd-1", certificate=old))
+    assert node_health(SPEC, AMD, NodeFacts(seen, api(certificate=new)), ()).certificate == new
+    assert node_health(SPEC, AMD, NodeFacts(seen, NO_TLS), ()).certificate == old
+
+
+def test_a_snapshot_has_a_row_a_host_in_the_inventorys_order_and_says_who_owns_what() -> None:
+    registered = builder(node("arm-1", "linux/arm64"), node("gone", "linux/386"))
+    seen = facts({"arm-1": NodeFacts(None, api("aarch64")), "amd-1": NodeFacts(NO_SSH, REFUSED)}, registered=registered)
+    taken = snapshot(SPEC, seen, NOW)
+    assert (taken.fleet, taken.taken, taken.builder) == ("acme", NOW, registered)
+    assert [(row.name, row.owns, row.health) for row in taken.nodes] == [
+        ("amd-1", (), Health.DOWN),
+        ("arm-1", platforms("linux/arm64"), Health.READY),
+    ]

@@ -1,0 +1,53 @@
+"""Many things at once: all results in order, none waited for longer than asked, failures raised."""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+
+import pytest
+
+from fleet.parallel import WIDTH, gather
+
+
+def test_results_come_in_the_order_of_the_tasks() -> None:
+    later = threading.Event()
+
+    def first() -> int:
+        later.wait(10)
+        return 1
+
+    def second() -> int:
+        later.set()
+        return 2
+
+    assert list(gather({"first": first, "second": second}).items()) == [("first", 1), ("second", 2)]
+
+
+def test_nothing_to_do_is_done() -> None:
+    assert gather({}) == {}
+
+
+def test_more_tasks_than_threads_all_run() -> None:
+    assert gather({n: partial(pow, n, 2) for n in range(3 * WIDTH)}) == {n: n * n for n in range(3 * WIDTH)}
+
+
+def test_what_is_late_is_left_out() -> None:
+    never = threading.Event()
+    try:
+        assert gather({"late": lambda: never.wait(30), "soon": lambda: True}, timeout=0.2) == {"soon": True}
+    finally:
+        never.set()
+
+
+def test_none_is_a_result() -> None:
+    assert gather({"a": lambda: None}) == {"a": None}
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_an_exception_of_a_task_is_raised_here(error: type[BaseException]) -> None:
+    def fail() -> int:
+        raise error("no")
+
+    with pytest.raises(error, match="no"):
+        gather({"good": lambda: 1, "bad": fail})

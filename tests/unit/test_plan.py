@@ -1,0 +1,646 @@
+"""The decider: tables of what is found and what is done about it, and the law that doing it leaves nothing to do."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from certs.authority import RENEWAL_WINDOW
+from fleet import buildkitd
+from fleet.buildx import AppendNode, CreateBuilder, LeaveNode, RemoveBuilder, Step
+from fleet.model import (
+    BuilderFacts,
+    CertificateFacts,
+    Connection,
+    DaemonFacts,
+    Down,
+    Facts,
+    FleetSpec,
+    HostFacts,
+    HostSpec,
+    NodeFacts,
+    Stage,
+    VaultFacts,
+)
+from fleet.plan import (
+    AwaitReady,
+    CreateAuthority,
+    CreateDaemon,
+    IssueClient,
+    LaneAction,
+    Plan,
+    PullImage,
+    RemoveDaemon,
+    RemoveImage,
+    RemoveVolume,
+    StartDaemon,
+    daemon_spec,
+    plan,
+    plan_down,
+)
+from tests.support.values import (
+    CA,
+    IMAGE,
+    NOW,
+    OPTIONS,
+    OTHER_CA,
+    api,
+    builder,
+    certificate,
+    daemon,
+    facts,
+    fleet,
+    found,
+    host,
+    node,
+    running,
+    vault,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fleet.model import ApiFacts
+
+ONE = fleet(host("amd-1"))
+NAME = "fleet.acme.amd-1"
+WANTED = daemon_spec(ONE, ONE.hosts[0], "amd64", vault())
+RUNNING = daemon(ONE, "amd-1")
+
+REFUSED = Down(Stage.TCP, "amd-1.example:1234 refused the connection", "fleet up --host amd-1")
+NO_SSH = Down(Stage.SSH, "no answer", "is the host up?")
+
+CREATE: tuple[LaneAction, ...] = (CreateDaemon(WANTED, pulled=False), StartDaemon(NAME), AwaitReady("amd-1"))
+CREATE_PULLED: tuple[LaneAction, ...] = (CreateDaemon(WANTED, pulled=True), StartDaemon(NAME), AwaitReady("amd-1"))
+REPLACE: tuple[LaneAction, ...] = (RemoveDaemon("id-amd-1", NAME), *CREATE)
+
+AMD_PINS = ("linux/amd64", "linux/amd64/v2", "linux/amd64/v3", "linux/386")
+REGISTERED = builder(node("amd-1", *AMD_PINS))
+
+
+def lane_of(seen: HostFacts | Down | None, answer: ApiFacts | Down | None, spec: FleetSpec = ONE) -> Any:
+    return plan(spec, facts({"amd-1": NodeFacts(seen, answer)}, registered=REGISTERED), NOW).lanes["amd-1"]
+
+
+# ---------------------------------------------------------------------------------------------- one lane
+
+
+def settings(**changed: str | None) -> dict[str, str]:
+    return {key: value for key, value in (WANTED.settings | changed).items() if value is not None}
+
+
+def became(**changed: Any) -> HostFacts:
+    """The host whose daemon is as it is wanted but for this."""
+    return found("x86_64", daemon(ONE, "amd-1", **changed))
+
+
+LANES: dict[str, tuple[HostFacts, ApiFacts | Down | None, tuple[LaneAction, ...], str | None]] = {
+    "a fresh host": (
+        found(image_present=False),
+        REFUSED,
+        (PullImage(IMAGE), *CREATE_PULLED),
+        "there is no daemon",
+    ),
+    "a fresh host that has the image": (found(), REFUSED, CREATE, "there is no daemon"),
+    "a node as it is wanted": (became(), api(), (), None),
+    "a node as it is wanted, its image pruned": (found("x86_64", RUNNING, image_present=False), api(), (), None),
+    "a restarting daemon": (
+        became(state="restarting"),
+        REFUSED,
+        (AwaitReady("amd-1"),),
+        "TCP: amd-1.example:1234 refused the connection",
+    ),
+    "a running daemon that does not answer": (
+        became(),
+        REFUSED,
+        (AwaitReady("amd-1"),),
+        "TCP: amd-1.example:1234 refused the connection",
+    ),
+    "a running daemon that was not asked": (
+        became(),
+        None,
+        (AwaitReady("amd-1"),),
+        "it has not been asked over mutual TLS yet",
+    ),
+    "a stopped daemon": (
+        became(state="exited", detail="Exited (0) 3 hours ago"),
+        REFUSED,
+        (StartDaemon(NAME), AwaitReady("amd-1")),
+        "stopped: Exited (0) 3 hours ago",
+    ),
+    "a paused daemon": (became(state="paused"), REFUSED, REPLACE, "it is paused"),
+    "a daemon whose making was interrupted": (became(state="created"), REFUSED, REPLACE, "it is created"),
+    "a dead daemon": (became(state="dead"), REFUSED, REPLACE, "it is dead"),
+    "a daemon under removal": (became(state="removing"), REFUSED, REPLACE, "it is removing"),
+    "another image, and the new one is there": (
+        became(settings=settings(image="moby/buildkit:v0.31.2")),
+        api(),
+        REPLACE,
+        f"image: moby/buildkit:v0.31.2 → {IMAGE}",
+    ),
+    "another image, and the new one is missing": (
+        found("x86_64", daemon(ONE, "amd-1", settings=settings(image="old:1")), image_present=False),
+        api(),
+        (PullImage(IMAGE), RemoveDaemon("id-amd-1", NAME), *CREATE_PULLED),
+        f"image: old:1 → {IMAGE}",
+    ),
+    "another port": (became(settings=settings(port=":1299")), api(), REPLACE, "port: :1299 → :1234"),
+    "another configuration": (
+        became(settings=settings(config="0123456789abcdef")),
+        api(),
+        REPLACE,
+        f"config: 0123456789abcdef → {WANTED.settings['config']}",
+    ),
+    "other names": (
+        became(settings=settings(names="10.0.0.9 amd-1 amd64.acme.fleet.internal")),
+        api(),
+        REPLACE,
+        "names: 10.0.0.9 amd-1 amd64.acme.fleet.internal → amd-1.example amd-1 amd64.acme.fleet.internal",
+    ),
+    "an older recipe": (became(settings=settings(recipe="0")), api(), REPLACE, "recipe: 0 → 1"),
+    "a label without its recipe": (became(settings=settings(recipe=None)), api(), REPLACE, "recipe: unset → 1"),
+    "an unreadable label": (became(settings={}), api(), REPLACE, "recipe: unset → 1"),
+    "an unknown certificate": (became(certificate=None), api(), REPLACE, "its certificate is unknown"),
+    "a certificate about to expire": (
+        became(certificate=certificate(30)),
+        api(),
+        REPLACE,
+        "its certificate expires on 2030-05-31",
+    ),
+    "an expired certificate": (
+        became(certificate=certificate(-1)),
+        REFUSED,
+        REPLACE,
+        "its certificate expires on 2030-04-30",
+    ),
+    "a certificate with a month and a day left": (became(certificate=certificate(31)), api(), (), None),
+    "a stopped daemon of another configuration": (
+        became(state="exited", settings=settings(config="0123456789abcdef")),
+        REFUSED,
+        REPLACE,
+        f"config: 0123456789abcdef → {WANTED.settings['config']}",
+    ),
+    "a replacement of what fleet pulled": (
+        became(settings=settings(recipe="0"), pulled=IMAGE),
+        api(),
+        (RemoveDaemon("id-amd-1", NAME), *CREATE_PULLED),
+        "recipe: 0 → 1",
+    ),
+    "a replacement of what fleet pulled of another image": (
+        became(settings=settings(recipe="0"), pulled="old:1"),
+        api(),
+        REPLACE,
+        "recipe: 0 → 1",
+    ),
+}
+
+
+@pytest.mark.parametrize(("seen", "answer", "actions", "why"), LANES.values(), ids=LANES)
+def test_a_lane(
+    seen: HostFacts, answer: ApiFacts | Down | None, actions: tuple[LaneAction, ...], why: str | None
+) -> None:
+    lane = lane_of(seen, answer)
+    assert lane.actions == actions
+    assert (lane.why[:1] or (None,))[0] == why
+    assert lane.blocked is None
+
+
+def test_every_difference_is_a_reason() -> None:
+    changed = settings(image="old:1", recipe="0")
+    lane = lane_of(became(settings=changed, certificate=None, state="paused"), REFUSED)
+    assert set(lane.why) == {
+        "recipe: 0 → 1",
+        f"image: old:1 → {IMAGE}",
+        "its certificate is unknown",
+        "it is paused",
+    }
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param(fleet(host("amd-1"), image="moby/buildkit:v0.33.0"), id="image"),
+        pytest.param(fleet(host("amd-1", port=1299)), id="port"),
+        pytest.param(fleet(host("amd-1", address="10.0.0.9")), id="address"),
+        pytest.param(fleet(host("amd-1"), config={"log": {"level": "debug"}}), id="configuration"),
+        pytest.param(
+            fleet(HostSpec("amd-1", "amd-1.example", connection=Connection.LOCAL)), id="binding to this machine alone"
+        ),
+    ],
+)
+def test_a_change_of_the_inventory_replaces_the_daemon(changed: FleetSpec) -> None:
+    lane = lane_of(became(), api(), changed)
+    assert [type(action) for action in lane.actions] == [RemoveDaemon, CreateDaemon, StartDaemon, AwaitReady]
+    assert len(lane.why) == 1
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param(fleet(host("amd-1", "linux/amd64")), id="platforms"),
+        pytest.param(fleet(host("amd-1"), host("amd-2")), id="a further host"),
+        pytest.param(fleet(host("amd-1"), config={}), id="an empty configuration"),
+    ],
+)
+def test_a_change_of_the_inventory_that_leaves_the_daemon(changed: FleetSpec) -> None:
+    nodes = {"amd-1": NodeFacts(became(), api()), "amd-2": NodeFacts(found(), REFUSED)}
+    assert plan(changed, facts(nodes), NOW).lanes["amd-1"].actions == ()
+
+
+def test_the_order_of_a_configuration_is_of_no_account() -> None:
+    one = fleet(host("amd-1"), config={"log": {"level": "debug"}, "debug": True})
+    other = fleet(host("amd-1"), config={"debug": True, "log": {"level": "debug"}})
+    seen = NodeFacts(found("x86_64", daemon(one, "amd-1")), api())
+    assert plan(other, facts({"amd-1": seen}), NOW).lanes["amd-1"].actions == ()
+
+
+# ------------------------------------------------------------------------------------------ blocked lanes
+
+ON_ARM = found("aarch64")
+STALE_CA = daemon(ONE, "amd-1", settings=settings(authority=OTHER_CA[:16]))
+
+BLOCKED: dict[str, tuple[FleetSpec, HostFacts | Down | None, Stage, str]] = {
+    "a host that cannot be logged in to": (ONE, NO_SSH, Stage.SSH, "no answer"),
+    "a host that was not asked": (ONE, None, Stage.SSH, "it was not asked"),
+    "a foreign container of the node's name": (
+        ONE,
+        found(foreign=(NAME,)),
+        Stage.CONTAINER,
+        "fleet.acme.amd-1 on amd-1 is not fleet's",
+    ),
+    "a foreign volume beside our container": (
+        ONE,
+        found("x86_64", RUNNING, foreign=(NAME,)),
+        Stage.CONTAINER,
+        "fleet.acme.amd-1 on amd-1 is not fleet's",
+    ),
+    "a wish for what the machine cannot run": (
+        fleet(host("amd-1", "linux/amd64")),
+        ON_ARM,
+        Stage.NATIVE,
+        "the inventory wants linux/amd64 of it, but uname -m says aarch64",
+    ),
+    "one impossible wish among others": (
+        fleet(host("amd-1", "linux/arm64", "linux/riscv64")),
+        ON_ARM,
+        Stage.NATIVE,
+        "wants linux/riscv64 of it",
+    ),
+    "a daemon of another authority": (
+        ONE,
+        found("x86_64", STALE_CA),
+        Stage.TLS,
+        "fleet.acme.amd-1 trusts a certificate authority that is not in this vault",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spec", "seen", "stage", "reason"), BLOCKED.values(), ids=BLOCKED)
+def test_a_lane_is_blocked_by(spec: FleetSpec, seen: HostFacts | Down | None, stage: Stage, reason: str) -> None:
+    decided = plan(spec, facts({"amd-1": NodeFacts(seen, REFUSED)}), NOW)
+    lane = decided.lanes["amd-1"]
+    assert lane.actions == ()
+    assert lane.blocked is not None
+    assert (lane.blocked.stage, reason in lane.blocked.reason) == (stage, True)
+    assert decided.blocked == {"amd-1": lane.blocked}
+    assert decided.empty
+
+
+def test_a_daemon_of_another_authority_is_blocked_before_the_vault_is_made_too() -> None:
+    seen = facts({"amd-1": NodeFacts(found("x86_64", RUNNING), None)}, keys=vault(None))
+    decided = plan(ONE, seen, NOW)
+    assert decided.lanes["amd-1"].blocked is not None
+    assert decided.vault == ()
+
+
+WARNED: dict[str, tuple[FleetSpec, HostFacts, ApiFacts, str]] = {
+    "the host emulates": (
+        ONE,
+        found("x86_64", RUNNING, emulated=("arm64",)),
+        api(),
+        "its kernel would emulate arm64 (binfmt handlers)",
+    ),
+    "the image is for another architecture": (
+        ONE,
+        became(),
+        api("aarch64"),
+        "the host is x86_64, but its daemon runs as linux/arm64",
+    ),
+    "the CPU lacks a wanted variant": (
+        fleet(host("amd-1", "linux/amd64/v4")),
+        became(),
+        api(),
+        "the inventory wants linux/amd64/v4 of it, which it cannot run itself",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spec", "seen", "answer", "reason"), WARNED.values(), ids=WARNED)
+def test_a_node_that_is_not_native_is_warned_of(
+    spec: FleetSpec, seen: HostFacts, answer: ApiFacts, reason: str
+) -> None:
+    lane = lane_of(seen, answer, spec)
+    assert lane.actions == ()
+    assert lane.warning is not None
+    assert (lane.warning.stage, lane.warning.reason) == (Stage.NATIVE, reason)
+
+
+# --------------------------------------------------------------------------------------- stale containers
+
+OLD = daemon(fleet(host("old")), "old")
+
+
+def stale(**changed: Any) -> DaemonFacts:
+    """The container of a node that the inventory no longer has."""
+    return daemon(fleet(host("old")), "old", **changed)
+
+
+REMOVE_OLD = RemoveDaemon("id-old", "fleet.acme.old")
+
+
+def test_a_renamed_nodes_old_container_goes_before_the_new_one_comes() -> None:
+    lane = lane_of(found("x86_64", stale()), REFUSED)
+    assert lane.actions == (REMOVE_OLD, *CREATE)
+
+
+def test_a_stale_container_beside_a_good_one_is_removed() -> None:
+    lane = lane_of(found("x86_64", RUNNING, stale(state="exited")), api())
+    assert (lane.actions, lane.why) == ((REMOVE_OLD,), ("left over",))
+
+
+def test_a_stale_container_of_another_authority_is_somebody_elses() -> None:
+    other = stale(settings=settings(authority=OTHER_CA[:16]))
+    assert lane_of(found("x86_64", RUNNING, other), api()).actions == ()
+
+
+def test_two_nodes_on_one_machine_leave_each_other_alone() -> None:
+    spec = fleet(host("amd-1", address="10.0.0.1"), host("amd-2", address="10.0.0.1", port=1299))
+    seen = found("x86_64", daemon(spec, "amd-1"), daemon(spec, "amd-2"))
+    decided = plan(spec, facts({name: NodeFacts(seen, api()) for name in ("amd-1", "amd-2")}), NOW)
+    assert [lane.actions for lane in decided.lanes.values()] == [(), ()]
+
+
+# -------------------------------------------------------------------------------------------------- vault
+
+VAULTS: dict[str, tuple[VaultFacts, tuple[object, ...]]] = {
+    "there is none": (vault(None), (CreateAuthority("acme"), IssueClient("operator"))),
+    "complete": (vault(), ()),
+    "without a client certificate": (vault(CA, None), (IssueClient("operator"),)),
+    "with a client certificate about to expire": (vault(CA, certificate(30)), (IssueClient("operator"),)),
+    "with an expired client certificate": (vault(CA, certificate(-3)), (IssueClient("operator"),)),
+    "with a client certificate that has a month and a day left": (vault(CA, certificate(31)), ()),
+}
+
+
+@pytest.mark.parametrize(("keys", "actions"), VAULTS.values(), ids=VAULTS)
+def test_the_vault(keys: VaultFacts, actions: tuple[object, ...]) -> None:
+    seen = running(ONE, "amd-1") if keys.authority else NodeFacts(found(), None)
+    decided = plan(ONE, facts({"amd-1": seen}, registered=REGISTERED, keys=keys), NOW)
+    assert decided.vault == actions
+    assert decided.empty is (actions == ())
+
+
+def test_no_vault_is_made_when_nothing_can_be_done_anywhere() -> None:
+    decided = plan(ONE, facts({"amd-1": NodeFacts(NO_SSH, None)}, keys=vault(None)), NOW)
+    assert decided.vault == ()
+    assert decided.empty
+
+
+def test_the_renewal_window_is_that_of_the_certificates() -> None:
+    at = CertificateFacts("1", NOW + RENEWAL_WINDOW)
+    just_outside = CertificateFacts("1", NOW + RENEWAL_WINDOW + timedelta(seconds=1))
+    assert plan(ONE, facts({"amd-1": running(ONE, "amd-1")}, keys=vault(CA, at)), NOW).vault
+    assert not plan(ONE, facts({"amd-1": running(ONE, "amd-1")}, keys=vault(CA, just_outside)), NOW).vault
+
+
+# ------------------------------------------------------------------------------------------------ builder
+
+TWO = fleet(host("amd-1"), host("arm-1"))
+PAIR = fleet(host("amd-1"), host("amd-2"))
+ARM_PINS = ("linux/arm64", "linux/arm/v7", "linux/arm/v6")
+AMD_NODE, ARM_NODE = node("amd-1", *AMD_PINS), node("arm-1", *ARM_PINS)
+STANDBY = node("amd-2")
+ALL_WELL = {"amd-1": running(TWO, "amd-1"), "arm-1": running(TWO, "arm-1", "aarch64")}
+PAIR_WELL = {name: running(PAIR, name) for name in ("amd-1", "amd-2")}
+LOST = NodeFacts(NO_SSH, REFUSED)
+
+BUILDERS: dict[str, tuple[FleetSpec, Mapping[str, NodeFacts], BuilderFacts, tuple[Step, ...]]] = {
+    "none yet": (TWO, ALL_WELL, BuilderFacts(), (CreateBuilder(AMD_NODE), AppendNode(ARM_NODE))),
+    "as it is wanted": (TWO, ALL_WELL, builder(AMD_NODE, ARM_NODE), ()),
+    "as it is wanted, in another order": (TWO, ALL_WELL, builder(ARM_NODE, AMD_NODE), ()),
+    "without one node": (TWO, ALL_WELL, builder(AMD_NODE), (AppendNode(ARM_NODE),)),
+    "with a node that the inventory does not have": (
+        TWO,
+        ALL_WELL,
+        builder(AMD_NODE, ARM_NODE, node("gone", "linux/riscv64")),
+        (LeaveNode("gone"),),
+    ),
+    "whose pins somebody took away": (
+        TWO,
+        ALL_WELL,
+        builder(AMD_NODE, node("arm-1")),
+        (AppendNode(ARM_NODE),),
+    ),
+    "with another endpoint": (
+        TWO,
+        ALL_WELL,
+        builder(AMD_NODE, node("arm-1", *ARM_PINS, endpoint="tcp://old:1")),
+        (AppendNode(ARM_NODE),),
+    ),
+    "two of one architecture": (PAIR, PAIR_WELL, BuilderFacts(), (CreateBuilder(AMD_NODE), AppendNode(STANDBY))),
+    "the owner stays": (PAIR, PAIR_WELL, builder(node("amd-1"), node("amd-2", *AMD_PINS)), ()),
+    "a fresh host is registered for what it will surely run": (
+        TWO,
+        ALL_WELL | {"arm-1": NodeFacts(found("aarch64"), REFUSED)},
+        builder(AMD_NODE),
+        (AppendNode(node("arm-1", "linux/arm64")),),
+    ),
+    "a fresh host with wishes is registered for them": (
+        fleet(host("amd-1", "linux/amd64", "linux/386")),
+        {"amd-1": NodeFacts(found(), REFUSED)},
+        BuilderFacts(),
+        (CreateBuilder(node("amd-1", "linux/amd64", "linux/386")),),
+    ),
+    "a host is down, but its daemon answers": (
+        TWO,
+        ALL_WELL | {"arm-1": NodeFacts(NO_SSH, api("aarch64"))},
+        builder(AMD_NODE, ARM_NODE),
+        (),
+    ),
+    "a host and its daemon are down": (
+        TWO,
+        ALL_WELL | {"arm-1": LOST},
+        builder(AMD_NODE, ARM_NODE),
+        (LeaveNode("arm-1"),),
+    ),
+    "the owner is down and the other takes over": (
+        PAIR,
+        PAIR_WELL | {"amd-1": LOST},
+        builder(AMD_NODE, STANDBY),
+        (LeaveNode("amd-1"), AppendNode(node("amd-2", *AMD_PINS))),
+    ),
+    "everything is down": (TWO, {"amd-1": LOST, "arm-1": LOST}, builder(AMD_NODE, ARM_NODE), ()),
+    "everything is down and there is none": (TWO, {"amd-1": LOST, "arm-1": LOST}, BuilderFacts(), ()),
+    "a daemon that runs nothing natively": (
+        TWO,
+        ALL_WELL | {"arm-1": NodeFacts(found("aarch64", daemon(TWO, "arm-1", "aarch64")), api("x86_64"))},
+        builder(AMD_NODE),
+        (),
+    ),
+}
+
+
+@pytest.mark.parametrize(("spec", "nodes", "registered", "steps"), BUILDERS.values(), ids=BUILDERS)
+def test_the_builder(
+    spec: FleetSpec, nodes: Mapping[str, NodeFacts], registered: BuilderFacts, steps: tuple[Step, ...]
+) -> None:
+    decided = plan(spec, facts(nodes, registered=registered), NOW)
+    assert decided.builder == steps
+    assert decided.builder_blocked is None
+
+
+FOREIGN: dict[str, BuilderFacts] = {
+    "of another driver": builder(driver="docker-container"),
+    "of another vault": builder(node("amd-1", *AMD_PINS, options=OPTIONS | {"cacert": "/elsewhere/ca.pem"})),
+    "without TLS": builder(node("amd-1", *AMD_PINS, options={})),
+    "of which one node is another vault's": builder(AMD_NODE, node("arm-1", *ARM_PINS, options={})),
+}
+
+
+@pytest.mark.parametrize("registered", FOREIGN.values(), ids=FOREIGN)
+def test_a_builder_that_fleet_did_not_make_is_left_alone(registered: BuilderFacts) -> None:
+    seen = facts(ALL_WELL, registered=registered)
+    for decided in (plan(TWO, seen, NOW), plan_down(TWO, seen, volumes=True)):
+        assert decided.builder == ()
+        assert decided.builder_blocked is not None
+        assert decided.builder_blocked.stage is Stage.BUILDER
+        assert decided.builder_blocked.remedy
+
+
+# ------------------------------------------------------------------------------------------------- --host
+
+
+def test_only_the_chosen_host_gets_a_lane_and_the_others_stay_registered() -> None:
+    seen = facts(
+        {"amd-1": NodeFacts(found(), REFUSED), "arm-1": NodeFacts(None, api("aarch64"))},
+        registered=builder(ARM_NODE),
+    )
+    decided = plan(TWO, seen, NOW, only=["amd-1"])
+    assert list(decided.lanes) == ["amd-1"]
+    assert decided.builder == (AppendNode(node("amd-1", "linux/amd64")),)
+
+
+def test_a_host_that_was_not_chosen_stays_registered_even_when_it_is_down() -> None:
+    seen = facts(
+        {"amd-1": running(TWO, "amd-1"), "arm-1": NodeFacts(None, REFUSED)}, registered=builder(AMD_NODE, ARM_NODE)
+    )
+    assert plan(TWO, seen, NOW, only=["amd-1"]).empty
+
+
+def test_a_host_that_was_not_chosen_goes_on_standing_by() -> None:
+    seen = facts(
+        {"amd-1": running(PAIR, "amd-1"), "amd-2": NodeFacts(None, api())}, registered=builder(AMD_NODE, STANDBY)
+    )
+    assert plan(PAIR, seen, NOW, only=["amd-1"]).empty
+
+
+def test_a_host_that_was_not_chosen_is_not_registered_in_passing() -> None:
+    seen = facts(
+        {"amd-1": running(TWO, "amd-1"), "arm-1": NodeFacts(None, api("aarch64"))}, registered=builder(AMD_NODE)
+    )
+    assert plan(TWO, seen, NOW, only=["amd-1"]).empty
+
+
+# ---------------------------------------------------------------------------------------------- the whole
+
+
+def test_nothing_to_do() -> None:
+    decided = plan(TWO, facts(ALL_WELL, registered=builder(AMD_NODE, ARM_NODE)), NOW)
+    assert decided.empty
+    assert decided == Plan("acme", lanes=decided.lanes)
+    assert [lane.actions for lane in decided.lanes.values()] == [(), ()]
+
+
+def test_a_first_run_reads_as_sentences() -> None:
+    seen = facts({"amd-1": NodeFacts(found(image_present=False), None)}, keys=vault(None))
+    decided = plan(ONE, seen, NOW)
+    assert [str(action) for action in decided.vault] == [
+        "make a certificate authority for acme",
+        "issue a client certificate for operator",
+    ]
+    assert [str(action) for action in decided.lanes["amd-1"].actions] == [
+        f"pull {IMAGE}",
+        "create fleet.acme.amd-1 with a new certificate",
+        "start fleet.acme.amd-1",
+        "wait until it answers over mutual TLS",
+    ]
+    assert [str(step) for step in decided.builder] == ["create the builder with amd-1 for linux/amd64"]
+
+
+def test_the_wanted_container_follows_the_inventory() -> None:
+    spec = fleet(host("amd-1", address="10.0.0.11", port=1299), config={"debug": True})
+    wanted = daemon_spec(spec, spec.hosts[0], "amd64", vault())
+    assert (wanted.name, wanted.image, wanted.port, wanted.bind) == (NAME, IMAGE, 1299, "")
+    assert wanted.names == ("10.0.0.11", "amd-1", "amd64.acme.fleet.internal")
+    assert (wanted.config, wanted.authority) == (buildkitd.render({"debug": True}), CA)
+
+
+def test_a_local_hosts_daemon_listens_to_this_machine_alone() -> None:
+    spec = fleet(HostSpec("here", "127.0.0.1", connection=Connection.LOCAL))
+    assert daemon_spec(spec, spec.hosts[0], "amd64", vault()).bind == "127.0.0.1"
+
+
+# --------------------------------------------------------------------------------------------------- down
+
+BOTH = found("x86_64", daemon(ONE, "amd-1", pulled=IMAGE), OLD, volumes=(NAME, "fleet.acme.old"))
+
+DOWN: dict[str, tuple[HostFacts, bool, tuple[LaneAction, ...]]] = {
+    "a fresh host": (found(), True, ()),
+    "a node": (found("x86_64", RUNNING, volumes=(NAME,)), False, (RemoveDaemon("id-amd-1", NAME),)),
+    "a node with its cache": (
+        found("x86_64", RUNNING, volumes=(NAME,)),
+        True,
+        (RemoveDaemon("id-amd-1", NAME), RemoveVolume(NAME)),
+    ),
+    "all of this fleet's containers": (BOTH, False, (RemoveDaemon("id-amd-1", NAME), REMOVE_OLD)),
+    "all that there is": (
+        BOTH,
+        True,
+        (
+            RemoveDaemon("id-amd-1", NAME),
+            REMOVE_OLD,
+            RemoveVolume(NAME),
+            RemoveVolume("fleet.acme.old"),
+            RemoveImage(IMAGE),
+        ),
+    ),
+    "a cache that was left": (found(volumes=(NAME,)), True, (RemoveVolume(NAME),)),
+    "a cache that stays": (found(volumes=(NAME,)), False, ()),
+}
+
+
+@pytest.mark.parametrize(("seen", "volumes", "actions"), DOWN.values(), ids=DOWN)
+def test_down(seen: HostFacts, volumes: bool, actions: tuple[LaneAction, ...]) -> None:
+    decided = plan_down(ONE, facts({"amd-1": NodeFacts(seen, None)}), volumes=volumes)
+    assert decided.lanes["amd-1"].actions == actions
+    assert decided.vault == ()
+    assert decided.empty is (actions == ())
+
+
+def test_down_removes_the_builder() -> None:
+    decided = plan_down(TWO, facts(ALL_WELL, registered=builder(AMD_NODE, ARM_NODE)), volumes=False)
+    assert decided.builder == (RemoveBuilder(),)
+
+
+def test_down_leaves_a_host_that_cannot_be_logged_in_to_and_says_so() -> None:
+    decided = plan_down(TWO, facts(ALL_WELL | {"arm-1": LOST}), volumes=False)
+    assert decided.blocked == {"arm-1": NO_SSH}
+    assert decided.lanes["amd-1"].actions == (RemoveDaemon("id-amd-1", NAME),)
+
+
+def test_all_facts_are_seen() -> None:
+    """A host missing in the facts is a mistake of ours, not of the fleet."""
+    with pytest.raises(KeyError):
+        plan(TWO, Facts({}, BuilderFacts(), vault()), NOW)

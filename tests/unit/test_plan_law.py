@@ -1,0 +1,276 @@
+"""The first law: after a plan has been carried out there is nothing left to do, wherever a run before it stopped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from certs.authority import AUTHORITY_LIFETIME, LEAF_LIFETIME
+from fleet.model import BuilderFacts, BuilderNode, Stage, object_name
+from tests.support.fakes import Container, FakeVault, Machine
+from tests.support.values import NOW, fleet, host, node, platforms
+from tests.support.world import FakeWorld
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fleet.model import FleetSpec
+
+ADDRESSES = {"10.0.0.1": "x86_64", "10.0.0.2": "x86_64", "10.0.0.3": "aarch64", "10.0.0.4": "riscv64"}
+NAMES = ("amd-1", "amd-2", "arm-1", "other")
+
+
+def new_world() -> FakeWorld:
+    return FakeWorld.of(*(Machine(address, machine) for address, machine in ADDRESSES.items()))
+
+
+# ------------------------------------------------------------------------------------ what may be wanted
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> FleetSpec:
+    """Inventories of up to four of the machines, under names that move between them."""
+    addresses = draw(st.lists(st.sampled_from(sorted(ADDRESSES)), unique=True, min_size=1))
+    names = draw(st.permutations(NAMES))
+    hosts = [
+        host(
+            name,
+            *draw(
+                st.sampled_from([(), (), (), ("linux/amd64",), ("linux/arm64", "linux/arm/v7"), ("linux/amd64/v4",)])
+            ),
+            address=address,
+            port=draw(st.sampled_from([1234, 1234, 1299])),
+        )
+        for name, address in zip(names, addresses, strict=False)
+    ]
+    image = draw(st.sampled_from(["moby/buildkit:v0.32.2", "moby/buildkit:v0.33.0"]))
+    return fleet(*hosts, image=image, config=draw(st.sampled_from([{}, {"debug": True}])))
+
+
+# ------------------------------------------------------------------------- what may happen to the world
+
+
+@dataclass(frozen=True)
+class Mishap:
+    """Something that happens outside, named for the report of a failing example."""
+
+    name: str
+    happen: Callable[[FakeWorld, st.DataObject], None]
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def to_container(name: str, change: Callable[[Machine, Container], None]) -> Mishap:
+    def happen(world: FakeWorld, data: st.DataObject) -> None:
+        ours = [(a, c.name) for a, machine in world.machines.items() for c in machine.containers if c.fleet == "acme"]
+        if ours:
+            address, chosen = data.draw(st.sampled_from(ours))
+            container = world.machines[address].container(chosen)
+            assert container
+            change(world.machines[address], container)
+
+    return Mishap(name, happen)
+
+
+def to_machine(name: str, change: Callable[[Machine], None]) -> Mishap:
+    return Mishap(name, lambda world, data: change(world.machines[data.draw(st.sampled_from(sorted(ADDRESSES)))]))
+
+
+def set_state(state: str) -> Mishap:
+    def change(_: Machine, container: Container) -> None:
+        container.state = state
+
+    return to_container(state, change)
+
+
+def unlabel(_: Machine, container: Container) -> None:
+    container.settings = {}
+
+
+def forget_certificate(_: Machine, container: Container) -> None:
+    container.certificate = None
+
+
+def remove_container(machine: Machine, container: Container) -> None:
+    machine.containers.remove(container)
+
+
+def put_foreign(world: FakeWorld, data: st.DataObject) -> None:
+    machine = world.machines[data.draw(st.sampled_from(sorted(ADDRESSES)))]
+    name = object_name("acme", data.draw(st.sampled_from(NAMES)))
+    if machine.container(name) is None:
+        machine.containers.append(Container(f"foreign {name}", name, state="running"))
+
+
+def remove_foreign(machine: Machine) -> None:
+    machine.containers = [c for c in machine.containers if c.fleet]
+
+
+def wait(world: FakeWorld, data: st.DataObject) -> None:
+    world.now += timedelta(days=data.draw(st.integers(1, 400)))
+
+
+def toggle_login(machine: Machine) -> None:
+    machine.login = not machine.login
+
+
+def toggle_network(machine: Machine) -> None:
+    machine.network = not machine.network
+
+
+def toggle_docker(machine: Machine) -> None:
+    machine.docker = not machine.docker
+
+
+def toggle_emulation(machine: Machine) -> None:
+    machine.emulated = () if machine.emulated else ("amd64", "arm64", "arm", "s390x")
+
+
+def lose_vault(world: FakeWorld, _: st.DataObject) -> None:
+    world.vault = FakeVault()
+
+
+def lose_client(world: FakeWorld, _: st.DataObject) -> None:
+    world.vault.client = None
+
+
+def change_builder(world: FakeWorld, data: st.DataObject) -> None:
+    changed: dict[str, BuilderNode] = {}
+    for name in data.draw(st.lists(st.sampled_from([*NAMES, "gone"]), unique=True)):
+        address = data.draw(st.sampled_from(sorted(ADDRESSES)))
+        options = world.vault.client_files
+        if all(entry.endpoint != f"tcp://{address}:1234" for entry in changed.values()):
+            changed[name] = node(name, endpoint=f"tcp://{address}:1234", options=options)
+    for platform in platforms("linux/amd64", "linux/386", "linux/arm64", "linux/riscv64"):
+        owner = data.draw(st.sampled_from([None, *changed]))
+        if owner:
+            old = changed[owner]
+            changed[owner] = BuilderNode(owner, old.endpoint, (*old.platforms, platform), old.options)
+    world.builder.builders["acme"] = BuilderFacts(tuple(changed.values()), "remote") if changed else BuilderFacts()
+
+
+def foreign_builder(world: FakeWorld, _: st.DataObject) -> None:
+    world.builder.builders["acme"] = BuilderFacts(driver="docker-container")
+
+
+MISHAPS = [
+    *(set_state(state) for state in ("exited", "paused", "dead", "restarting", "created", "removing")),
+    to_container("label lost", unlabel),
+    to_container("certificate unknown", forget_certificate),
+    to_container("container removed", remove_container),
+    to_machine("images pruned", lambda machine: machine.images.clear()),
+    Mishap("foreign container", put_foreign),
+    to_machine("foreign containers removed", remove_foreign),
+    to_machine("login toggled", toggle_login),
+    to_machine("network toggled", toggle_network),
+    to_machine("Docker toggled", toggle_docker),
+    to_machine("emulation toggled", toggle_emulation),
+    Mishap("time passes", wait),
+    Mishap("vault lost", lose_vault),
+    Mishap("client certificate lost", lose_client),
+    Mishap("builder changed", change_builder),
+    Mishap("builder of somebody else", foreign_builder),
+]
+
+stops = st.dictionaries(st.sampled_from([*NAMES, "vault", "builder"]), st.integers(0, 4), max_size=4)
+
+
+def live_through(world: FakeWorld, data: st.DataObject) -> None:
+    """Runs of fleet, some of them cut short, for inventories that change, while things go wrong in between."""
+    for _ in range(data.draw(st.integers(0, 3), label="earlier runs")):
+        world.apply(data.draw(specs()), stop=data.draw(stops))
+        for mishap in data.draw(st.lists(st.sampled_from(MISHAPS), max_size=4)):
+            if world.now < NOW + AUTHORITY_LIFETIME - 3 * LEAF_LIFETIME:
+                mishap.happen(world, data)
+
+
+def excused(world: FakeWorld, spec: FleetSpec, failed: set[str]) -> bool:
+    """Whether each failure is one that no plan can mend: no way to the daemon, or a port that something else holds.
+
+    That is a stranger's container, or one of a node that the inventory now has on another machine.
+    """
+    ours = (world.vault.read().authority_fingerprint or "")[:16]
+    names = {known.name for known in spec.hosts}
+
+    def excuse(name: str) -> bool:
+        machine = world.machines[spec.host(name).address]
+        holder = machine.listening(spec.host(name).port)
+        moved = holder is not None and holder.node in names - {name}
+        stranger = holder is not None and holder.settings.get("authority") != ours
+        return moved or stranger or not machine.network
+
+    return all(excuse(name) for name in failed)
+
+
+# --------------------------------------------------------------------------------------------------- laws
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_after_a_plan_has_been_carried_out_there_is_nothing_left_to_do(data: st.DataObject) -> None:
+    world = new_world()
+    live_through(world, data)
+    spec = data.draw(specs(), label="wanted")
+    failed = world.apply(spec)
+    left = world.plan(spec)
+    unfinished = {name for name, why in failed.items() if why.stage is not Stage.NATIVE}
+    assert not left.vault
+    assert {name for name, lane in left.lanes.items() if lane.actions} <= unfinished
+    assert unfinished or left.empty
+    assert excused(world, spec, unfinished), failed
+    event(f"{len(unfinished)} failed, {len(left.blocked)} blocked of {len(spec.hosts)}")
+
+
+@settings(max_examples=100)
+@given(st.data())
+def test_a_run_that_stopped_anywhere_is_gone_on_with(data: st.DataObject) -> None:
+    world, spec = new_world(), data.draw(specs())
+    for _ in range(data.draw(st.integers(1, 3))):
+        world.apply(spec, stop=data.draw(stops))
+    assert {why.stage for why in world.apply(spec).values()} <= {Stage.NATIVE}
+    assert world.plan(spec).empty
+
+
+@settings(max_examples=100)
+@given(st.data())
+def test_a_plan_changes_nothing_and_decides_the_same_twice(data: st.DataObject) -> None:
+    world = new_world()
+    live_through(world, data)
+    spec = data.draw(specs())
+    before = world.facts(spec)
+    assert world.plan(spec) == world.plan(spec)
+    after = world.facts(spec)
+    assert (before.builder, before.vault) == (after.builder, after.vault)
+    assert [seen.api for seen in before.nodes.values()] == [seen.api for seen in after.nodes.values()]
+
+
+@settings(max_examples=100)
+@given(st.data())
+def test_what_is_not_fleets_is_never_touched(data: st.DataObject) -> None:
+    world = new_world()
+    for machine in world.machines.values():
+        machine.containers.append(Container("theirs", "registry", state="running", port=5000))
+        machine.containers.append(Container("other", "fleet.other.amd-1", "other", "amd-1", "running", port=1300))
+        machine.volumes |= {"data": None, "fleet.other.amd-1": "other"}
+    live_through(world, data)
+    world.apply(data.draw(specs()))
+    for machine in world.machines.values():
+        assert not {name for name, _ in machine.removed} & {"registry", "fleet.other.amd-1"}
+        assert machine.volumes["data"] is None
+        assert machine.volumes["fleet.other.amd-1"] == "other"
+
+
+@pytest.mark.parametrize("stop", [{}, {"vault": 1}, {"amd-1": 1}, {"amd-1": 2}, {"amd-1": 3}, {"builder": 1}], ids=str)
+def test_a_first_run_cut_short_is_finished_by_the_second(stop: dict[str, int]) -> None:
+    world = FakeWorld.of(Machine("amd-1.example"), Machine("arm-1.example", "aarch64"))
+    world.apply(fleet(), stop=stop)
+    assert world.plan(fleet()).empty is (stop == {})
+    assert world.apply(fleet()) == {}
+    assert world.plan(fleet()).empty
+    assert [entry.name for entry in world.builder.read("acme").nodes] == ["amd-1", "arm-1"]
