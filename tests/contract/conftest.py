@@ -1,0 +1,34 @@
+"""The lab for the real adapters, and names of their own for tests that run side by side."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.lab import Lab
+from tests.support.lab import running_lab
+
+FIRST_PORT = 1299
+
+
+@pytest.fixture(scope="session")
+def lab() -> Lab:
+    """The lab with amd-1."""
+    return running_lab("amd-1")
+
+
+def _worker() -> int:
+    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+
+
+@pytest.fixture(scope="session")
+def fleet_name() -> str:
+    """A fleet of this process's own."""
+    return f"contract-{_worker()}"
+
+
+@pytest.fixture(scope="session")
+def port() -> int:
+    """A port of this process's own."""
+    return FIRST_PORT + _worker()

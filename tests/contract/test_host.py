@@ -1,0 +1,86 @@
+"""What every Host keeps: the fake, this machine, and one behind SSH."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fleet.adapters import local
+from fleet.adapters.local import LocalHost
+from fleet.adapters.ssh import connect
+from fleet.errors import HostError
+from fleet.model import Stage
+from tests.support.fakes import FakeHost, Machine
+from tests.support.lab import docker_socket, host_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fleet.ports import Host
+    from tests.lab import Lab
+
+
+@pytest.fixture(params=["fake", "local", "ssh"])
+def host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    if request.param == "fake":
+        yield FakeHost(Machine("10.0.0.1"))
+        return
+    lab: Lab = request.getfixturevalue("lab")
+    if request.param == "local":
+        monkeypatch.setattr(local, "DOCKER_SOCKET", str(docker_socket(lab, "amd-1")))
+        yield LocalHost()
+        return
+    connected = connect(host_spec(lab, "amd-1", port=1))
+    yield connected
+    connected.close()
+
+
+def test_arguments_arrive_whole(host: Host) -> None:
+    words = ("a b", "$HOME", "'quoted'", '"', "*", "", "a\\nb", "; false", "ä")
+    done = host.run(("printf", r"%s\n", *words))
+    assert (done.status, done.stderr) == (0, "")
+    assert done.stdout == "".join(f"{word}\n" for word in words)
+
+
+def test_status_and_both_outputs_are_told_apart(host: Host) -> None:
+    done = host.run(("sh", "-c", "echo out; echo err >&2; exit 7"))
+    assert (done.status, done.stdout, done.stderr) == (7, "out\n", "err\n")
+
+
+def test_a_command_that_reads_gets_nothing(host: Host) -> None:
+    done = host.run(("cat",), timeout=20)
+    assert (done.status, done.stdout) == (0, "")
+
+
+def test_a_command_that_does_not_end_is_an_error(host: Host) -> None:
+    with pytest.raises(HostError, match="sleep did not end within") as caught:
+        host.run(("sleep", "5"), timeout=0.2)
+    assert caught.value.stage is Stage.SSH
+
+
+def test_commands_go_on_after_one_that_did_not_end(host: Host) -> None:
+    with pytest.raises(HostError):
+        host.run(("sleep", "5"), timeout=0.2)
+    assert host.run(("printf", r"%s\n", "x")).stdout == "x\n"
+
+
+def test_docker_is_reached_over_the_same_connection(host: Host) -> None:
+    assert host.engine().version().split(".")[0].isdigit()
+
+
+def test_nothing_runs_over_a_closed_connection(host: Host) -> None:
+    if isinstance(host, LocalHost):
+        host.close()
+        assert host.run(("printf", r"%s\n", "x")).stdout == "x\n"
+        return
+    host.close()
+    with pytest.raises(HostError, match="the connection was lost"):
+        host.run(("printf", r"%s\n", "x"))
+
+
+def test_a_local_engine_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "DOCKER_SOCKET", "/nonexistent/docker.sock")
+    with pytest.raises(HostError, match=r"/nonexistent/docker\.sock: No such file") as caught:
+        LocalHost().engine().version()
+    assert (caught.value.stage, caught.value.remedy) == (Stage.DOCKER, "is the Docker Engine running?")
