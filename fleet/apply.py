@@ -10,11 +10,7 @@ from typing import TYPE_CHECKING
 
 from certs.authority import describe
 from fleet import buildx
-from fleet.daemon import last_words
-from fleet.errors import BuilderError, HostError
-from fleet.model import ApiFacts, Down, HostFacts, Platform, Stage
-from fleet.parallel import gather
-from fleet.plan import (
+from fleet.actions import (
     AwaitReady,
     CreateAuthority,
     CreateDaemon,
@@ -24,17 +20,22 @@ from fleet.plan import (
     RemoveImage,
     RemoveVolume,
     StartDaemon,
-    builder_steps,
-    plan,
 )
+from fleet.daemon import last_words
+from fleet.errors import BuilderError, HostError
+from fleet.model import ApiFacts, Down, HostFacts, Platform, Stage
+from fleet.observe import PROBE_TIMEOUT
+from fleet.parallel import gather
+from fleet.plan import able_platforms, builder_steps, plan
 from fleet.route import native_platforms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from fleet.actions import LaneAction
     from fleet.model import Facts, FleetSpec, HostSpec
     from fleet.observe import Connections
-    from fleet.plan import Lane, LaneAction, Plan
+    from fleet.plan import Lane, Plan
     from fleet.ports import Engine, World
 
 READY_TIMEOUT = 90.0
@@ -210,19 +211,16 @@ class Applier:
 
     def _register(self, facts: Facts, decided: Plan, ready: dict[str, tuple[Platform, ...]]) -> Outcome:
         """The builder takes the nodes that are ready now, not those that the plan expected."""
-        registered = {node.name: node.platforms for node in facts.builder.nodes}
-        able: dict[str, tuple[Platform, ...]] = {}
-        for host in self.spec.hosts:
-            node, lane = facts.nodes[host.name], decided.lanes.get(host.name)
-            platforms = ready.get(host.name, ())
-            if lane is None:
-                # It stays as it is registered, be it without a platform of its own.
-                able |= {host.name: registered[host.name]} if host.name in registered else {}
-            elif isinstance(node.api, ApiFacts) and not any(isinstance(a, AwaitReady) for a in lane.actions):
-                found = node.host if isinstance(node.host, HostFacts) else None
-                platforms = native_platforms(host, node.api, found)
-            if platforms:
-                able[host.name] = platforms
+        late = [
+            host
+            for host in self.spec.hosts
+            if (lane := decided.lanes.get(host.name)) and lane.actions and host.name not in ready
+        ]
+        # A lane that failed early has left its old daemon at work.
+        answers = gather({host.name: partial(self.world.prober.probe, host, timeout=PROBE_TIMEOUT) for host in late})
+        now = {host.name: replace(facts.nodes[host.name], api=answers[host.name]) for host in late}
+        seen = replace(facts, nodes={**facts.nodes, **now})
+        able = able_platforms(self.spec, seen, decided.lanes, ready)
         return self._steps(*builder_steps(self.spec, able, facts.builder, facts.vault))
 
     def _steps(self, steps: tuple[buildx.Step, ...], blocked: Down | None) -> Outcome:

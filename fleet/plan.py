@@ -7,6 +7,17 @@ from typing import TYPE_CHECKING
 
 from certs.authority import RENEWAL_WINDOW
 from fleet import buildkitd, buildx
+from fleet.actions import (
+    AwaitReady,
+    CreateAuthority,
+    CreateDaemon,
+    IssueClient,
+    PullImage,
+    RemoveDaemon,
+    RemoveImage,
+    RemoveVolume,
+    StartDaemon,
+)
 from fleet.daemon import DaemonSpec
 from fleet.health import foreign, not_native
 from fleet.model import (
@@ -25,113 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from datetime import datetime
 
+    from fleet.actions import LaneAction, VaultAction
     from fleet.model import BuilderFacts, CertificateFacts, DaemonFacts, Facts, FleetSpec, HostSpec, VaultFacts
-
-GRACE = 600
-"""Seconds that a stopping daemon has for its running builds: BuildKit ends on SIGTERM once they are done."""
-
-
-# ------------------------------------------------------------------------------------------------ actions
-
-
-@dataclass(frozen=True, slots=True)
-class CreateAuthority:
-    """Make the fleet's CA."""
-
-    name: str
-
-    def __str__(self) -> str:
-        return f"make a certificate authority for {self.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class IssueClient:
-    """Make or renew this machine's client certificate."""
-
-    name: str
-
-    def __str__(self) -> str:
-        return f"issue a client certificate for {self.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class PullImage:
-    """Bring BuildKit's image to the host."""
-
-    reference: str
-
-    def __str__(self) -> str:
-        return f"pull {self.reference}"
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveDaemon:
-    """Stop, waiting for running builds, and remove a daemon's container; its cache volume stays."""
-
-    container: str
-    name: str
-    grace: int = GRACE
-
-    def __str__(self) -> str:
-        return f"stop and remove {self.name} (running builds may end first; the cache stays)"
-
-
-@dataclass(frozen=True, slots=True)
-class CreateDaemon:
-    """Issue a node certificate, make the container and put certificates and configuration in."""
-
-    wanted: DaemonSpec
-    pulled: bool
-
-    def __str__(self) -> str:
-        return f"create {self.wanted.name} with a new certificate"
-
-
-@dataclass(frozen=True, slots=True)
-class StartDaemon:
-    """Start a daemon's container."""
-
-    name: str
-
-    def __str__(self) -> str:
-        return f"start {self.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class AwaitReady:
-    """Wait until the daemon answers over mutual TLS and is native."""
-
-    name: str
-
-    def __str__(self) -> str:
-        return "wait until it answers over mutual TLS"
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveVolume:
-    """Remove a daemon's state volume: the node's build cache."""
-
-    name: str
-
-    def __str__(self) -> str:
-        return f"remove the volume {self.name}, the node's build cache"
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveImage:
-    """Remove the image that fleet pulled, unless something else uses it."""
-
-    reference: str
-
-    def __str__(self) -> str:
-        return f"remove the image {self.reference}, unless something else uses it"
-
-
-VaultAction = CreateAuthority | IssueClient
-LaneAction = PullImage | RemoveDaemon | CreateDaemon | StartDaemon | AwaitReady | RemoveVolume | RemoveImage
-
-
-# --------------------------------------------------------------------------------------------------- plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +74,11 @@ class Plan:
 def plan(spec: FleetSpec, facts: Facts, now: datetime, *, only: Collection[str] = ()) -> Plan:
     """What `fleet up` would do; `only` leaves the other hosts as they are."""
     lanes = {host.name: _lane(spec, host, facts, now) for host in spec.hosts if not only or host.name in only}
-    ready = _expected_platforms(spec, facts, lanes)
-    steps, blocked = builder_steps(spec, ready, facts.builder, facts.vault)
+    able = able_platforms(spec, facts, lanes, _expected(spec, facts, lanes))
+    steps, blocked = builder_steps(spec, able, facts.builder, facts.vault)
     # A CA for hosts that cannot be reached would be the one thing that happens, and nobody asked for that.
-    vault = () if all(lane.blocked for lane in lanes.values()) else _vault(spec, facts.vault, now)
-    return Plan(spec.name, vault, lanes, steps, blocked)
+    idle = facts.vault.authority is None and all(lane.blocked for lane in lanes.values())
+    return Plan(spec.name, () if idle else _vault(spec, facts.vault, now), lanes, steps, blocked)
 
 
 def plan_down(spec: FleetSpec, facts: Facts, *, volumes: bool) -> Plan:
@@ -241,7 +147,7 @@ def _vault(spec: FleetSpec, vault: VaultFacts, now: datetime) -> tuple[VaultActi
     actions: list[VaultAction] = []
     if vault.authority is None:
         actions.append(CreateAuthority(spec.name))
-    if vault.client is None or _expiring(vault.client, now):
+    if vault.client is None or _renewable(vault.client, vault, now):
         actions.append(IssueClient("operator"))
     return tuple(actions)
 
@@ -250,6 +156,14 @@ def _lane(spec: FleetSpec, host: HostSpec, facts: Facts, now: datetime) -> Lane:
     found, api = facts.nodes[host.name].host, facts.nodes[host.name].api
     if not isinstance(found, HostFacts):
         return Lane(blocked=found or Down(Stage.SSH, "it was not asked"))
+    if facts.vault.authority and facts.vault.authority.expires <= now:
+        return Lane(
+            blocked=Down(
+                Stage.TLS,
+                f"the fleet's certificate authority expired on {facts.vault.authority.expires:%Y-%m-%d}",
+                "start anew: fleet down, move the vault away, fleet up",
+            )
+        )
     if found.foreign:
         return Lane(blocked=foreign(host, found))
     if impossible := [platform for platform in host.platforms if not runs_natively(found.arch, platform)]:
@@ -271,7 +185,7 @@ def _lane(spec: FleetSpec, host: HostSpec, facts: Facts, now: datetime) -> Lane:
     )
     if daemon and (conflict := _other_authority(daemon, wanted)):
         return Lane(blocked=conflict)
-    why = _replacement_reasons(daemon, wanted, now)
+    why = _replacement_reasons(daemon, wanted, facts.vault, now)
     if why:
         pull = () if found.image_present else (PullImage(wanted.image),)
         remove = (RemoveDaemon(daemon.id, daemon.name),) if daemon else ()
@@ -287,7 +201,9 @@ def _lane(spec: FleetSpec, host: HostSpec, facts: Facts, now: datetime) -> Lane:
     return Lane(strangers, ("left over",) if strangers else (), warning=warning)
 
 
-def _replacement_reasons(daemon: DaemonFacts | None, wanted: DaemonSpec, now: datetime) -> tuple[str, ...]:
+def _replacement_reasons(
+    daemon: DaemonFacts | None, wanted: DaemonSpec, vault: VaultFacts, now: datetime
+) -> tuple[str, ...]:
     if daemon is None:
         return ("there is no daemon",)
     reasons = [
@@ -297,7 +213,7 @@ def _replacement_reasons(daemon: DaemonFacts | None, wanted: DaemonSpec, now: da
     ]
     if daemon.certificate is None:
         reasons.append("its certificate is unknown")
-    elif _expiring(daemon.certificate, now):
+    elif _renewable(daemon.certificate, vault, now):
         reasons.append(f"its certificate expires on {daemon.certificate.expires:%Y-%m-%d}")
     # `created` was interrupted before its files were complete; the others do not come back by themselves.
     if daemon.state in {"created", "paused", "dead", "removing"}:
@@ -316,28 +232,44 @@ def _other_authority(daemon: DaemonFacts, wanted: DaemonSpec) -> Down | None:
     )
 
 
-def _expiring(certificate: CertificateFacts, now: datetime) -> bool:
-    return certificate.expires - now <= RENEWAL_WINDOW
+def _renewable(certificate: CertificateFacts, vault: VaultFacts, now: datetime) -> bool:
+    """Whether it is near its end and a new one would last longer: none outlives its CA."""
+    longer = vault.authority is None or vault.authority.expires > certificate.expires
+    return longer and certificate.expires - now <= RENEWAL_WINDOW
 
 
-def _expected_platforms(spec: FleetSpec, facts: Facts, lanes: Mapping[str, Lane]) -> dict[str, tuple[Platform, ...]]:
-    """What each node will be able to build once its lane is done; what a worker has not said yet is its base."""
+def able_platforms(
+    spec: FleetSpec, facts: Facts, lanes: Mapping[str, Lane], ready: Mapping[str, tuple[Platform, ...]]
+) -> dict[str, tuple[Platform, ...]]:
+    """What each node can build: as `ready` has it, else as its daemon says; a host without a lane stays as registered.
+
+    A daemon that answers goes on building, even when its host cannot be logged in to or its lane has failed.
+    """
     registered = {node.name: node.platforms for node in facts.builder.nodes}
-    expected: dict[str, tuple[Platform, ...]] = {}
+    able: dict[str, tuple[Platform, ...]] = {}
     for host in spec.hosts:
-        lane, node = lanes.get(host.name), facts.nodes[host.name]
-        platforms: tuple[Platform, ...] = ()
-        if lane is None:
-            # It stays as it is registered, be it without a platform of its own.
-            expected |= {host.name: registered[host.name]} if host.name in registered else {}
+        node = facts.nodes[host.name]
+        if host.name in ready:
+            able[host.name] = ready[host.name]
+        elif host.name not in lanes:
+            able |= {host.name: registered[host.name]} if host.name in registered else {}
         elif isinstance(node.api, ApiFacts):
-            # A daemon that answers goes on building, even when its host cannot be logged in to.
-            platforms = native_platforms(host, node.api, node.host if isinstance(node.host, HostFacts) else None)
-        elif not lane.blocked and isinstance(node.host, HostFacts):
-            platforms = host.platforms or (Platform("linux", node.host.arch).normalised(),)
-        if platforms:
-            expected[host.name] = platforms
-    return expected
+            found = node.host if isinstance(node.host, HostFacts) else None
+            able |= {host.name: native} if (native := native_platforms(host, node.api, found)) else {}
+    return able
+
+
+def _expected(spec: FleetSpec, facts: Facts, lanes: Mapping[str, Lane]) -> dict[str, tuple[Platform, ...]]:
+    """What nodes that do not answer yet will build once their lanes are done; what no worker has said is its base."""
+    registered = {node.name: node.platforms for node in facts.builder.nodes}
+    return {
+        host.name: registered.get(host.name) or host.platforms or (Platform("linux", found.arch).normalised(),)
+        for host in spec.hosts
+        if host.name in lanes
+        and not lanes[host.name].blocked
+        and isinstance(found := facts.nodes[host.name].host, HostFacts)
+        and not isinstance(facts.nodes[host.name].api, ApiFacts)
+    }
 
 
 def _foreign_builder(spec: FleetSpec, builder: BuilderFacts, vault: VaultFacts) -> Down | None:

@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING
 
 from certs.authority import describe
 from fleet import buildx
-from fleet.errors import HostError
-from fleet.model import ApiFacts, Down, Facts, HostFacts, NodeFacts, Stage
-from fleet.observe import Connections, observe_host
-from fleet.plan import (
+from fleet.actions import (
     AwaitReady,
     CreateAuthority,
     CreateDaemon,
@@ -19,9 +16,11 @@ from fleet.plan import (
     RemoveImage,
     RemoveVolume,
     StartDaemon,
-    builder_steps,
-    plan,
 )
+from fleet.errors import HostError
+from fleet.model import ApiFacts, Down, Facts, HostFacts, NodeFacts, Stage
+from fleet.observe import Connections, observe_host
+from fleet.plan import builder_steps, plan
 from fleet.ports import World
 from fleet.route import native_platforms
 from tests.support.fakes import FakeBuilder, FakeEngine, FakeProber, FakeVault, Machine, connector
@@ -31,8 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
     from datetime import datetime
 
+    from fleet.actions import LaneAction
     from fleet.model import FleetSpec, HostSpec, Platform
-    from fleet.plan import LaneAction, Plan
+    from fleet.plan import Plan
 
 
 @dataclass(slots=True)

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from certs.authority import Role, describe, is_issued_by
 from fleet import apply, buildkitd
+from fleet.actions import GRACE
 from fleet.apply import Applier, Event, Outcome, Report, Result
 from fleet.daemon import EMULATORS
 from fleet.errors import Unreachable, VaultError
 from fleet.model import BuilderFacts, Down, Stage
 from fleet.observe import Connections, observe
-from fleet.plan import GRACE, plan_down
+from fleet.plan import plan_down
 from tests.support.fakes import Container, FakeEngine, FakeHost, Machine
 from tests.support.values import IMAGE, NOW, fleet, host, node
 from tests.support.world import FakeWorld

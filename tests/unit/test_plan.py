@@ -9,6 +9,18 @@ import pytest
 
 from certs.authority import RENEWAL_WINDOW
 from fleet import buildkitd
+from fleet.actions import (
+    AwaitReady,
+    CreateAuthority,
+    CreateDaemon,
+    IssueClient,
+    LaneAction,
+    PullImage,
+    RemoveDaemon,
+    RemoveImage,
+    RemoveVolume,
+    StartDaemon,
+)
 from fleet.buildx import AppendNode, CreateBuilder, LeaveNode, RemoveBuilder, Step
 from fleet.model import (
     BuilderFacts,
@@ -24,22 +36,7 @@ from fleet.model import (
     Stage,
     VaultFacts,
 )
-from fleet.plan import (
-    AwaitReady,
-    CreateAuthority,
-    CreateDaemon,
-    IssueClient,
-    LaneAction,
-    Plan,
-    PullImage,
-    RemoveDaemon,
-    RemoveImage,
-    RemoveVolume,
-    StartDaemon,
-    daemon_spec,
-    plan,
-    plan_down,
-)
+from fleet.plan import Plan, daemon_spec, plan, plan_down
 from tests.support.values import (
     CA,
     IMAGE,
