@@ -232,10 +232,15 @@ class BuildArguments:
     builder: str | None
 
 
-def parse_build(argv: Sequence[str]) -> BuildArguments:
-    """Read the arguments as buildx would; raises UsageError for a platform that no daemon can build."""
+def parse_build(argv: Sequence[str], default_platform: str = "") -> BuildArguments:
+    """Read the arguments as buildx would; raises UsageError for a platform that no daemon can build.
+
+    `default_platform` is what DOCKER_DEFAULT_PLATFORM says, which stands for a missing --platform.
+    """
     platforms: list[Platform] = []
     builder = None
+    if default_platform and not any(flag == "--platform" for flag, _ in flags(argv)):
+        argv = ("--platform", default_platform, *argv)
     for flag, value in flags(argv):
         if flag == "--builder":
             builder = value

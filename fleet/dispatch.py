@@ -37,7 +37,7 @@ class Dispatcher:
 
     def build(self, arguments: Sequence[str]) -> int:
         """Run one `docker buildx build`; its exit code. Raises RoutingError or UsageError before anything is sent."""
-        parsed = buildx.parse_build(arguments)
+        parsed = buildx.parse_build(arguments, os.environ.get("DOCKER_DEFAULT_PLATFORM", ""))
         if parsed.builder:
             raise UsageError(
                 "fleet build chooses the nodes itself, so --builder has no place here",

@@ -1,0 +1,136 @@
+"""`fleet build`: which builder buildx is given, and what is refused before anything is sent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pytest
+
+from fleet.dispatch import Dispatcher
+from fleet.errors import RoutingError, UsageError
+from fleet.model import ApiFacts, Down, HostSpec, Platform, Stage
+from tests.support.fakes import FakeBuilder
+from tests.support.values import OPTIONS, WORKER_PLATFORMS, fleet, host, platforms
+
+SPEC = fleet(host("amd-1"), host("amd-2"), host("arm-1"))
+AMD, ARM = WORKER_PLATFORMS["x86_64"], WORKER_PLATFORMS["aarch64"]
+DEAD = Down(Stage.TCP, "refused the connection")
+
+
+@dataclass
+class Answers:
+    """A prober that knows what each node says."""
+
+    by_name: Mapping[str, ApiFacts | Down]
+    asked: list[str] = field(default_factory=list)
+
+    def prepare(self) -> None:
+        pass
+
+    def probe(self, host: HostSpec, *, timeout: float) -> ApiFacts | Down:
+        assert timeout <= 1
+        self.asked.append(host.name)
+        return self.by_name[host.name]
+
+
+def api(*reported: str) -> ApiFacts:
+    return ApiFacts("v0.32.2", "worker", platforms(*reported), 1.0)
+
+
+def dispatcher(
+    answers: Mapping[str, ApiFacts | Down] | None = None, owners: Mapping[Platform, str] | None = None
+) -> tuple[Dispatcher, FakeBuilder, list[str]]:
+    builder, told = FakeBuilder(), list[str]()
+    everyone = {"amd-1": api(*AMD), "amd-2": api(*AMD), "arm-1": api(*ARM), **(answers or {})}
+    return Dispatcher(SPEC, Answers(everyone), builder, OPTIONS, owners or {}, told.append), builder, told
+
+
+def pins(builder: FakeBuilder) -> dict[str, tuple[str, ...]]:
+    """Node -> platforms of the builder that the build was given."""
+    name = builder.ran[-1][builder.ran[-1].index("--builder") + 1]
+    return {node.name: tuple(map(str, node.platforms)) for node in builder.read(name).nodes}
+
+
+def test_a_builder_of_exactly_the_chosen_nodes_is_used() -> None:
+    dispatch, builder, _ = dispatcher()
+    assert dispatch.build(("--platform", "linux/arm64,linux/amd64", "--push", ".")) == 0
+    assert pins(builder) == {"arm-1": ("linux/arm64",), "amd-1": ("linux/amd64",)}
+    assert builder.ran[-1][3:] == ("--platform", "linux/arm64,linux/amd64", "--push", ".")
+
+
+def test_the_owner_of_a_platform_builds_it_while_it_can() -> None:
+    owners = dict.fromkeys(platforms(*AMD), "amd-2")
+    dispatch, builder, _ = dispatcher(owners=owners)
+    dispatch.build(("--platform", "linux/amd64", "."))
+    assert pins(builder) == {"amd-2": ("linux/amd64",)}
+    dispatch, builder, _ = dispatcher({"amd-2": DEAD}, owners)
+    dispatch.build(("--platform", "linux/amd64", "."))
+    assert pins(builder) == {"amd-1": ("linux/amd64",)}
+
+
+def test_the_same_choice_is_the_same_builder_and_is_made_once() -> None:
+    dispatch, builder, _ = dispatcher()
+    dispatch.build(("--platform", "linux/amd64", "."))
+    made = len(builder.ran)
+    dispatch.build(("--platform", "linux/amd64", "."))
+    assert len(builder.ran) == made + 1
+
+
+def test_the_exit_code_is_that_of_buildx() -> None:
+    dispatch, builder, _ = dispatcher()
+    builder.exit_code = 17
+    assert dispatch.build((".",)) == 17
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [{"arm-1": DEAD}, {"arm-1": api(*AMD)}, {"arm-1": api("linux/amd64", "linux/arm64")}],
+    ids=["dead", "another machine", "would emulate"],
+)
+def test_a_platform_that_no_node_runs_natively_is_refused_with_every_nodes_reason(
+    answers: Mapping[str, ApiFacts | Down],
+) -> None:
+    dispatch, builder, _ = dispatcher(answers)
+    with pytest.raises(RoutingError) as refused:
+        dispatch.build(("--platform", "linux/amd64,linux/arm64", "."))
+    assert "no healthy node runs linux/arm64 natively" in refused.value.message
+    assert all(f"  {name}: " in refused.value.message for name in ("amd-1", "amd-2", "arm-1"))
+    assert builder.ran == []
+
+
+def test_without_a_platform_the_machines_own_is_built_and_said() -> None:
+    dispatch, builder, told = dispatcher()
+    dispatch.build((".",))
+    (platform,) = pins(builder).values()
+    own = Platform.parse(os.uname().machine)
+    assert platform == (str(own),)
+    assert told == [f"no --platform given: building for {own}"]
+    assert ("--platform", str(own)) == builder.ran[-1][3:5]
+
+
+def test_the_environments_default_platform_counts_as_for_buildx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_DEFAULT_PLATFORM", "linux/arm64")
+    dispatch, builder, told = dispatcher()
+    dispatch.build((".",))
+    assert pins(builder) == {"arm-1": ("linux/arm64",)}
+    assert told == []
+    dispatch.build(("--platform", "linux/amd64", "."))
+    assert pins(builder) == {"amd-1": ("linux/amd64",)}
+
+
+@pytest.mark.parametrize("arguments", [("--builder", "other", "."), ("--builder=other", ".")])
+def test_a_builder_named_by_the_user_is_refused(arguments: tuple[str, ...]) -> None:
+    dispatch, builder, _ = dispatcher()
+    with pytest.raises(UsageError, match="chooses the nodes itself"):
+        dispatch.build(arguments)
+    assert builder.ran == []
+
+
+def test_no_node_at_all_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DOCKER_DEFAULT_PLATFORM", raising=False)
+    dispatch, builder, _ = dispatcher(dict.fromkeys(("amd-1", "amd-2", "arm-1"), DEAD))
+    with pytest.raises(RoutingError, match="no node answers"):
+        dispatch.build((".",))
+    assert builder.ran == []
