@@ -31,7 +31,7 @@ PROBE_TIMEOUT = 3.0
 """Seconds that a daemon has to answer when there is no hurry."""
 
 
-PROBE_SHARE = 0.8
+PROBE_SHARE = 0.7
 """Of the time until a deadline: a probe has to say why it failed before nobody listens any more."""
 
 

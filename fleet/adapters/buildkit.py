@@ -6,6 +6,7 @@ import os
 import socket
 import ssl
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -23,14 +24,19 @@ if TYPE_CHECKING:
 # grpcio prints TLS failures to stderr by itself; they are reported by us, once, as a reason.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
+HANDSHAKE_TIMEOUT = 0.25
+"""Seconds for a handshake after a failed or a successful call: by then its outcome is known."""
+
 _CONTROL = "/moby.buildkit.v1.Control/"
 
 
 class BuildkitProber:
     """Asks daemons with one client certificate, given by the paths `cacert`, `cert` and `key`."""
 
-    def __init__(self, files: Mapping[str, str]) -> None:
+    def __init__(self, files: Mapping[str, str], *, certificates: bool = False) -> None:
+        """`certificates`: look at the daemons' certificates, too, at the price of a handshake each."""
         self._files = files
+        self._certificates = certificates
         self._read: object = None
 
     def prepare(self) -> None:
@@ -51,32 +57,30 @@ class BuildkitProber:
             ) from error
 
     def probe(self, host: HostSpec, *, timeout: float) -> ApiFacts | Down:
-        """What the daemon answers within `timeout` seconds, or the stage at which it does not."""
+        """What the daemon answers within `timeout` seconds, or the stage at which it does not.
+
+        The handshake of our own is made only to see the daemon's certificate, or to learn why gRPC failed.
+        """
         self.prepare()
         started = time.monotonic()
-        deadline = started + timeout
         try:
             stream = socket.create_connection((host.address, host.port), timeout)
         except OSError as error:
             return _tcp_failure(host, error, timeout)
         with stream:
+            answer = self._ask(host, started, started + timeout)
+            if isinstance(answer, ApiFacts) and not self._certificates:
+                return answer
             try:
-                stream.settimeout(_left(deadline))
-                tls = self._context.wrap_socket(stream, server_hostname=host.address)
+                stream.settimeout(HANDSHAKE_TIMEOUT)
+                with self._context.wrap_socket(stream, server_hostname=host.address) as tls:
+                    if isinstance(answer, ApiFacts):
+                        return replace(answer, certificate=_certificate(tls.getpeercert() or {}))
+                    return _refusal(host, tls) or answer
             except OSError as error:
-                return _tls_failure(host, error, timeout)
-            with tls:
-                certificate = _certificate(tls.getpeercert() or {})
-                return self._ask(host, tls, certificate, started, deadline)
+                return answer if isinstance(answer, ApiFacts) else _tls_failure(host, error, timeout)
 
-    def _ask(
-        self,
-        host: HostSpec,
-        tls: ssl.SSLSocket,
-        certificate: CertificateFacts,
-        started: float,
-        deadline: float,
-    ) -> ApiFacts | Down:
+    def _ask(self, host: HostSpec, started: float, deadline: float) -> ApiFacts | Down:
         import grpc
 
         from fleet.adapters.proto import control_pb2 as proto
@@ -102,7 +106,7 @@ class BuildkitProber:
                 latency = (time.monotonic() - started) * 1000
                 records = answers["workers"].result().record
             except grpc.RpcError as error:
-                return _api_failure(host, error, tls)
+                return _api_failure(host, error)
             return ApiFacts(
                 version=version,
                 worker=records[0].ID if records else "",
@@ -110,7 +114,6 @@ class BuildkitProber:
                 latency_ms=latency,
                 active_builds=_or_unknown(lambda: sum(1 for _ in active)),
                 cache_bytes=_or_unknown(lambda: sum(r.Size for r in answers["usage"].result().record)),
-                certificate=certificate,
             )
 
     @cached_property
@@ -208,19 +211,23 @@ def _tls_failure(host: HostSpec, error: OSError, timeout: float) -> Down:
     return Down(Stage.TLS, f"{host.endpoint}: {_plain(error)}", f"fleet up --host {host.name}")
 
 
-def _api_failure(host: HostSpec, error: grpc.RpcError, tls: ssl.SSLSocket) -> Down:
-    """In TLS 1.3 a refused client learns it only after the handshake: the alert waits on the first connection."""
-    tls.settimeout(0.2)
+def _refusal(host: HostSpec, tls: ssl.SSLSocket) -> Down | None:
+    """In TLS 1.3 a refused client learns it only after the handshake, from the alert that waits to be read."""
+    tls.settimeout(HANDSHAKE_TIMEOUT)
     try:
         tls.recv(1)
     except TimeoutError:
-        pass
+        return None
     except OSError as refusal:
         return Down(
             Stage.TLS,
             f"{host.endpoint} refused this client's certificate: {_plain(refusal)}",
             f"fleet up --host {host.name}",
         )
+    return None
+
+
+def _api_failure(host: HostSpec, error: grpc.RpcError) -> Down:
     code = getattr(error, "code", lambda: None)()
     word = code.name.lower().replace("_", " ") if code else "no answer"
     return Down(

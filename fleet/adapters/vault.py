@@ -10,6 +10,7 @@ mismatched pair; BuildKit's, buildx's and Python's TLS all read both from one PE
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import tempfile
@@ -133,21 +134,21 @@ class FileVault:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the vault against a second fleet on this machine; raises VaultError at once when it is held."""
-        import filelock
-
-        lock = filelock.FileLock(self.directory / "lock", mode=0o600)
+        path = self.directory / "lock"
+        with _translated():
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
-            with _translated():
-                self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                lock.acquire(timeout=0)
-        except filelock.Timeout as error:
-            raise VaultError(
-                f"another fleet is changing this fleet (it holds {self.directory / 'lock'})", "wait for it to end"
-            ) from error
-        try:
+            try:
+                # The kernel lets go of it when its holder ends, however it ends.
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise VaultError(
+                    f"another fleet is changing this fleet (it holds {path})", "wait for it to end"
+                ) from error
             yield
         finally:
-            lock.release()
+            os.close(lock)
 
     def _signer(self) -> Credential:
         authority = self._read_credential(self._authority)

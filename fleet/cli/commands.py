@@ -92,7 +92,7 @@ def status(inventory: Path, *, started: float, as_json: bool, verbose: bool) -> 
     from fleet.observe import Connections, observe
 
     spec = _load(inventory)
-    world = _world(spec)
+    world = _world(spec, certificates=True)
     with progress(verbose=verbose) as show, Connections(world.connect) as connections:
         show.waiting(f"asking {_count(spec)}")
         facts = observe(spec, world, connections, deadline=started + STATUS_TIME)
@@ -177,7 +177,7 @@ def _vault(spec: FleetSpec) -> FileVault:
     return FileVault(home() / spec.name)
 
 
-def _world(spec: FleetSpec) -> World:
+def _world(spec: FleetSpec, *, certificates: bool = False) -> World:
     from fleet.adapters.builder import BuildxBuilder
     from fleet.adapters.buildkit import BuildkitProber
     from fleet.model import Connection
@@ -189,7 +189,7 @@ def _world(spec: FleetSpec) -> World:
     vault = _vault(spec)
     return World(
         connect=_connect,
-        prober=BuildkitProber(vault.client_files),
+        prober=BuildkitProber(vault.client_files, certificates=certificates),
         builder=BuildxBuilder(),
         vault=vault,
         now=lambda: datetime.now(UTC),

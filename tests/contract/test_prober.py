@@ -121,7 +121,7 @@ def real_site(lab: Lab, folder: Path, fleet_name: str, port: int) -> Site:
         assert connection.run(("docker", "pause", name)).status == 0
 
     spec = fleet(host, name=fleet_name, image=lab.env()["LAB_BUILDKIT_IMAGE"])
-    prober, stranger = BuildkitProber(vault.client_files), BuildkitProber(other.client_files)
+    prober, stranger = BuildkitProber(vault.client_files), BuildkitProber(other.client_files, certificates=True)
     return Site(spec, host, connection, vault, prober, stranger, freeze)
 
 
@@ -226,7 +226,7 @@ def test_a_daemon_of_another_name_is_not_accepted(ground: Site) -> None:
 def prober(tmp_path: Path) -> BuildkitProber:
     vault = FileVault(tmp_path / "vault")
     complete(vault)
-    return BuildkitProber(vault.client_files)
+    return BuildkitProber(vault.client_files, certificates=True)
 
 
 def here(port: int, address: str = "127.0.0.1") -> HostSpec:
@@ -255,7 +255,7 @@ def test_a_port_that_accepts_and_says_nothing_is_a_failure_of_tls(prober: Buildk
 
 
 def test_keys_that_are_not_there_are_an_error_of_the_vault(tmp_path: Path) -> None:
-    missing = BuildkitProber(FileVault(tmp_path / "none").client_files)
+    missing = BuildkitProber(FileVault(tmp_path / "none").client_files, certificates=True)
     with pytest.raises(VaultError, match=r"client\.pem or its CA cannot be used: No such file"):
         missing.prepare()
 
@@ -266,7 +266,7 @@ def test_keys_that_are_torn_are_an_error_of_the_vault(tmp_path: Path, name: str)
     complete(vault)
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:90])
     with pytest.raises(VaultError, match="cannot be used") as caught:
-        BuildkitProber(vault.client_files).prepare()
+        BuildkitProber(vault.client_files, certificates=True).prepare()
     assert caught.value.remedy
 
 
