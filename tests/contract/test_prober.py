@@ -121,7 +121,7 @@ def real_site(lab: Lab, folder: Path, fleet_name: str, port: int) -> Site:
         assert connection.run(("docker", "pause", name)).status == 0
 
     spec = fleet(host, name=fleet_name, image=lab.env()["LAB_BUILDKIT_IMAGE"])
-    prober, stranger = BuildkitProber(vault.client_files), BuildkitProber(other.client_files, certificates=True)
+    prober, stranger = (BuildkitProber(keys.client_files, certificates=True) for keys in (vault, other))
     return Site(spec, host, connection, vault, prober, stranger, freeze)
 
 
