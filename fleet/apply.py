@@ -22,7 +22,8 @@ from fleet.actions import (
     StartDaemon,
 )
 from fleet.daemon import last_words
-from fleet.errors import BuilderError, HostError
+from fleet.errors import BuilderError, FleetError, HostError
+from fleet.health import not_native
 from fleet.model import ApiFacts, Down, HostFacts, Platform, Stage
 from fleet.observe import PROBE_TIMEOUT
 from fleet.parallel import gather
@@ -40,6 +41,10 @@ if TYPE_CHECKING:
 
 READY_TIMEOUT = 90.0
 """Seconds from start to the first answer: an emulated or loaded host takes tens of seconds."""
+
+
+REFUSAL_TIMEOUT = 10.0
+"""Seconds after which a certificate that is refused all the time will not be accepted any more."""
 
 
 class Result(StrEnum):
@@ -69,6 +74,7 @@ class Outcome:
     result: Result
     seconds: float = 0.0
     failure: Down | None = None
+    warning: Down | None = None
 
     @property
     def ok(self) -> bool:
@@ -141,13 +147,13 @@ class Applier:
             for action in lane.actions:
                 self.emit(Event(host.name, str(action)))
                 self._act(host, action, facts, ready)
-        except HostError as error:
-            failure = Down(error.stage, error.message, error.remedy)
+        except Exception as error:  # a lane ends alone, whatever it was
+            failure = _failure(error)
             self.emit(Event(host.name, f"{failure.stage}: {failure.reason}", "failed"))
             return Outcome(host.name, Result.FAILED, time.monotonic() - started, failure)
         result = Result.DONE if lane.actions else Result.UNCHANGED
         self.emit(Event(host.name, "done" if lane.actions else "nothing to do", "done"))
-        return Outcome(host.name, result, time.monotonic() - started)
+        return Outcome(host.name, result, time.monotonic() - started, warning=lane.warning)
 
     def _act(
         self,
@@ -182,20 +188,21 @@ class Applier:
 
     def _await_ready(self, host: HostSpec, found: HostFacts | None, engine: Engine) -> tuple[Platform, ...]:
         """The platforms that the daemon proves to run natively; raises HostError when it does not get there."""
-        deadline = time.monotonic() + READY_TIMEOUT
+        since = time.monotonic()
+        deadline = since + READY_TIMEOUT
+        same: tuple[Stage, str] | None = None
         while True:
             api = self.world.prober.probe(host, timeout=5.0)
             if isinstance(api, ApiFacts):
                 if platforms := native_platforms(host, api, found):
                     return platforms
-                reported = ", ".join(map(str, api.platforms)) or "nothing"
-                raise HostError(
-                    Stage.NATIVE,
-                    f"uname -m says {found.machine if found else 'nothing'}, the daemon says it builds {reported}",
-                    "use an image of the host's own architecture",
-                )
+                problem = not_native(host, api, found, platforms) or Down(Stage.NATIVE, "nothing is native")
+                raise HostError(problem.stage, problem.reason, problem.remedy)
             self._refuse_crashed(host, engine)
-            if time.monotonic() > deadline:
+            since = since if (why := (api.stage, api.reason)) == same else time.monotonic()
+            same = why
+            settled = api.stage is Stage.TLS and not api.late and time.monotonic() - since > REFUSAL_TIMEOUT
+            if settled or time.monotonic() > deadline:
                 raise HostError(api.stage, api.reason, api.remedy)
             time.sleep(0.2)
 
@@ -249,3 +256,15 @@ class Applier:
         for name, node in appended.items():
             if not buildx.same(stored.get(name), node):
                 raise BuilderError(f"buildx did not store node {name} as it was asked to", "run fleet up again")
+
+
+def _failure(error: Exception) -> Down:
+    match error:
+        case HostError():
+            return Down(error.stage, error.message, error.remedy)
+        case FleetError():
+            return Down(Stage.CONTAINER, error.message, error.remedy)
+        case _:
+            return Down(
+                Stage.CONTAINER, f"a bug of fleet: {type(error).__name__}: {error}", "report it, with this line"
+            )

@@ -6,6 +6,7 @@ What an inventory may say is checked in `fleet.buildkitd_keys`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import tomli_w
@@ -13,6 +14,8 @@ import tomli_w
 CONTAINER_PORT = 1234
 """The port inside the container; the host's own port is mapped to it."""
 SOCKET_PATH = "/run/buildkit/buildkitd.sock"
+LABEL_ARCH = "dev.fleet.arch"
+LABEL_EMULATED = "dev.fleet.emulated"
 CONFIG_PATH = "/etc/buildkit/buildkitd.toml"
 TLS_DIRECTORY = "/etc/buildkit/tls"
 CA_PATH = f"{TLS_DIRECTORY}/ca.pem"
@@ -23,8 +26,11 @@ PLATFORM_SCAN_AGE = "24h"
 started for each architecture, seconds on a slow host; what a native node can run does not change."""
 
 
-def render(config: Mapping[str, Any]) -> str:
-    """The text of buildkitd.toml for a checked `buildkit.config`: equal trees give equal text."""
+def render(config: Mapping[str, Any], labels: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The text of buildkitd.toml for a checked `buildkit.config`: equal trees give equal text.
+
+    `labels` are the worker's, which every client can read; they are put beside those of the inventory.
+    """
     oci = config.get("worker", {}).get("oci", {})
     tree = {
         **config,
@@ -32,7 +38,10 @@ def render(config: Mapping[str, Any]) -> str:
             "address": [f"unix://{SOCKET_PATH}", f"tcp://0.0.0.0:{CONTAINER_PORT}"],
             "tls": {"ca": CA_PATH, "cert": CERT_PATH, "key": KEY_PATH},
         },
-        "worker": {"oci": {**oci, "enabled": True}, "containerd": {"enabled": False}},
+        "worker": {
+            "oci": {**oci, "enabled": True, **({"labels": {**oci.get("labels", {}), **labels}} if labels else {})},
+            "containerd": {"enabled": False},
+        },
         "system": {"platformsCacheMaxAge": PLATFORM_SCAN_AGE, **config.get("system", {})},
     }
     return f"# Written by fleet from the inventory: edits are lost.\n{tomli_w.dumps(_sorted(tree))}"

@@ -29,9 +29,10 @@ DIAL_TIMEOUT = "5s"
 
 @dataclass(frozen=True, slots=True)
 class CreateBuilder:
-    """Make the builder with its first node."""
+    """Make the builder with its first node; `use`: as the one that buildx uses by default."""
 
     node: BuilderNode
+    use: bool = False
 
     def __str__(self) -> str:
         return f"create the builder with {self.node.name}{_pinned(self.node)}"
@@ -79,8 +80,8 @@ def arguments(builder: str, step: Step) -> tuple[str, ...]:
             return ("rm", builder)
         case LeaveNode(name):
             return ("create", "--name", builder, "--leave", "--node", name)
-        case CreateBuilder(node):
-            return (*_create(builder, node), node.endpoint)
+        case CreateBuilder(node, use):
+            return (*_create(builder, node), *(("--use",) if use else ()), node.endpoint)
         case AppendNode(node):
             return (*_create(builder, node), "--append", node.endpoint)
 
@@ -99,17 +100,19 @@ def _quoted(field: str) -> str:
     return '"' + field.replace('"', '""') + '"' if set(field) & set('",\n') else field
 
 
-def steps(current: Sequence[BuilderNode], wanted: Sequence[BuilderNode]) -> tuple[Step, ...]:
+def steps(current: Sequence[BuilderNode], wanted: Sequence[BuilderNode], *, default: bool = False) -> tuple[Step, ...]:
     """The fewest steps from one set of nodes to the other; a builder that cannot be edited there is made anew.
 
-    `wanted` holds at least one node, and its pins do not overlap. `after(current, steps(current, wanted))` has the
+    `default`: the builder is the one in use, which one made anew has to become again. `wanted` holds at least one
+    node, and its pins do not overlap. `after(current, steps(current, wanted))` has the
     nodes of `wanted`, in any order.
     """
     kept = {node.name for node in wanted}
     edit: list[Step] = [LeaveNode(node.name) for node in current if node.name not in kept]
     try:
         nodes = after(current, edit)
-        for node in wanted:
+        # A pin that is set takes itself away where it was: those first, and the others may have nothing left to change.
+        for node in sorted(wanted, key=lambda node: not node.platforms):
             standing = {entry.name: entry for entry in nodes}
             if not same(standing.get(node.name), node) and node.name in standing and not node.platforms:
                 edit.append(LeaveNode(node.name))
@@ -123,7 +126,7 @@ def steps(current: Sequence[BuilderNode], wanted: Sequence[BuilderNode]) -> tupl
     except ValueError:
         pass
     first, *rest = wanted
-    anew: tuple[Step, ...] = (CreateBuilder(first), *(AppendNode(node) for node in rest))
+    anew: tuple[Step, ...] = (CreateBuilder(first, use=default), *(AppendNode(node) for node in rest))
     return (*([RemoveBuilder()] if current else []), *anew)
 
 

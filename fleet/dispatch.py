@@ -5,22 +5,26 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fleet import buildx, route
 from fleet.errors import RoutingError, UsageError
 from fleet.health import node_health
-from fleet.model import BuilderNode, NodeFacts, Platform
+from fleet.model import BuilderNode, Down, NodeFacts, Platform
 from fleet.parallel import Gathering, gather
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from fleet.model import ApiFacts, Down, FleetSpec, NodeHealth
+    from fleet.model import ApiFacts, FleetSpec, HostSpec, NodeHealth
     from fleet.ports import Builder, Prober
 
 PROBE_TIMEOUT = 1.0
 """Seconds that a node has to answer before a build: a healthy one takes milliseconds."""
+
+LATE_TIMEOUT = 15.0
+"""Seconds for a node that is alive but slow, when the build cannot do without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class Dispatcher:
             )
         # buildx is asked for its version while the nodes answer.
         checking = Gathering({"buildx": self.builder.check})
-        nodes = self._health()
+        nodes = self._health(parsed.platforms)
         checking.results()
         platforms = self._platforms(parsed, nodes)
         chosen = self._choose(platforms, nodes)
@@ -53,11 +57,20 @@ class Dispatcher:
         wanted = () if parsed.platforms else ("--platform", ",".join(map(str, platforms)))
         return self.builder.call(("build", "--builder", name, *wanted, *arguments))
 
-    def _health(self) -> tuple[NodeHealth, ...]:
-        probes = {
-            host.name: lambda host=host: self.prober.probe(host, timeout=PROBE_TIMEOUT) for host in self.spec.hosts
-        }
-        answers: dict[str, ApiFacts | Down] = gather(probes, timeout=PROBE_TIMEOUT * 1.25)
+    def _health(self, wanted: Sequence[Platform]) -> tuple[NodeHealth, ...]:
+        """Every node's health; one that is late is waited for when without it a platform has nobody."""
+        answers = self._ask(self.spec.hosts, PROBE_TIMEOUT)
+        nodes = self._judged(answers)
+        late = [host for host in self.spec.hosts if isinstance(said := answers.get(host.name), Down) and said.late]
+        if late and (route.refusals(wanted, nodes) or not wanted):
+            self.narrate(f"waiting for {', '.join(host.name for host in late)}, slow to answer")
+            nodes = self._judged(answers | self._ask(late, LATE_TIMEOUT))
+        return nodes
+
+    def _ask(self, hosts: Sequence[HostSpec], timeout: float) -> dict[str, ApiFacts | Down]:
+        return gather({host.name: partial(self.prober.probe, host, timeout=timeout) for host in hosts})
+
+    def _judged(self, answers: Mapping[str, ApiFacts | Down]) -> tuple[NodeHealth, ...]:
         return tuple(
             node_health(self.spec, host, NodeFacts(api=answers.get(host.name)), ()) for host in self.spec.hosts
         )

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from fleet.model import CertificateFacts, Facts, FleetSpec, HostSpec, NodeFacts, Platform
 
 
+CLOCK_LIMIT = 30.0
+"""Seconds; certificates tolerate minutes, but a clock that drifts so far will drift further."""
+
+
 def snapshot(spec: FleetSpec, facts: Facts, taken: datetime) -> Snapshot:
     """The fleet's health as the facts show it."""
     owned = {node.name: node.platforms for node in facts.builder.nodes}
@@ -63,17 +67,27 @@ def _judge(
     if facts.host is not None and (missing := _container_problem(spec, host, facts.host)):
         return Health.DOWN, missing
     if facts.api is not None:
+        if facts.api.stage is Stage.TLS and facts.host and (wrong := wrong_clock(host, facts.host)):
+            return Health.DOWN, wrong
         return Health.UNKNOWN if facts.api.late else Health.DOWN, facts.api
-    return Health.UNKNOWN, Down(Stage.API, "no answer yet", f"fleet up --host {host.name}")
+    if facts.host is None:
+        return Health.UNKNOWN, Down(Stage.API, "nothing has answered in time", "run it again, or fleet plan")
+    return Health.UNKNOWN, Down(
+        Stage.TLS, "there is no client certificate to ask it with", "fleet up, or set FLEET_HOME to the fleet's vault"
+    )
 
 
 def not_native(host: HostSpec, api: ApiFacts, found: HostFacts | None, platforms: tuple[Platform, ...]) -> Down | None:
-    """Why this node's builds might not be native, although its daemon answers; None: they are."""
-    if found and api.platforms and found.arch != api.platforms[0].arch:
+    """Why this node's builds might not be native, although its daemon answers; None: they are.
+
+    With no native `platforms` at all there is always a reason.
+    """
+    arch = found.arch if found else api.arch
+    if arch and api.platforms and arch != api.platforms[0].arch:
         return Down(
             Stage.NATIVE,
-            f"the host is {found.machine}, but its daemon runs as {api.platforms[0]}",
-            f"use an image for {found.arch}",
+            f"the host is {found.machine if found else arch}, but its daemon runs as {api.platforms[0]}",
+            f"use an image for {arch}",
         )
     missing = [platform for platform in host.platforms if platform not in platforms]
     if missing:
@@ -88,6 +102,8 @@ def not_native(host: HostSpec, api: ApiFacts, found: HostFacts | None, platforms
             f"its kernel would emulate {', '.join(found.emulated)} (binfmt handlers)",
             f"on {host.name}: remove the qemu-user-static or binfmt-support handlers; fleet pins native platforms only",
         )
+    if not platforms:
+        return Down(Stage.NATIVE, "its worker reports no platform at all", f"docker logs on {host.name}")
     return None
 
 
@@ -101,6 +117,18 @@ def _container_problem(spec: FleetSpec, host: HostSpec, found: HostFacts) -> Dow
     if daemon.state != "running":
         return Down(Stage.CONTAINER, f"{name}: {daemon.detail or daemon.state}", f"fleet up --host {host.name}")
     return None
+
+
+def wrong_clock(host: HostSpec, found: HostFacts) -> Down | None:
+    """A clock that is off by more than CLOCK_LIMIT, before a certificate is blamed for it."""
+    if abs(found.clock_skew) <= CLOCK_LIMIT:
+        return None
+    direction = "ahead" if found.clock_skew > 0 else "behind"
+    return Down(
+        Stage.TLS,
+        f"the clock of {host.name} is {abs(found.clock_skew):.0f} s {direction} of this machine's",
+        f"on {host.name}: timedatectl set-ntp true",
+    )
 
 
 def foreign(host: HostSpec, found: HostFacts) -> Down:

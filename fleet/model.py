@@ -264,6 +264,10 @@ class ApiFacts:
     platforms: tuple[Platform, ...]
     """As the worker reports them: the first is native, foreign ones come from binfmt handlers."""
     latency_ms: float
+    arch: str | None = None
+    """The architecture that `fleet up` found on the host and wrote into the daemon's labels."""
+    emulated: tuple[str, ...] = ()
+    """Of the same family, what the host's binfmt handlers caught then."""
     active_builds: int | None = None
     cache_bytes: int | None = None
     certificate: CertificateFacts | None = None
@@ -294,6 +298,8 @@ class BuilderFacts:
     nodes: tuple[BuilderNode, ...] = ()
     driver: str = ""
     default: bool = False
+    unusable: Down | None = None
+    """Why this machine's buildx cannot be used."""
 
     @property
     def registered(self) -> bool:

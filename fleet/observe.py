@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Self, cast
 
-from fleet.errors import HostError
+from fleet.errors import BuilderError, HostError
 from fleet.model import (
     ApiFacts,
+    Connection,
     Down,
     Facts,
     HostFacts,
@@ -25,11 +27,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from fleet.model import FleetSpec, HostSpec
-    from fleet.ports import Host, Survey, World
+    from fleet.ports import Builder, Host, Survey, World
 
 PROBE_TIMEOUT = 3.0
 """Seconds that a daemon has to answer when there is no hurry."""
 
+
+DOCKER_ROOT = "/var/lib/docker"
+"""Where Docker keeps everything unless it is told otherwise."""
 
 PROBE_SHARE = 0.7
 """Of the time until a deadline: a probe has to say why it failed before nobody listens any more."""
@@ -96,6 +101,8 @@ class Observation:
             for host in spec.hosts
             if may_probe
         }
+        # A status is the nodes' own; only who may change the builder needs to know whether that can be done.
+        self._buildx = Gathering({"": partial(_unusable, world.builder)} if deadline is None else {})
         # Without a hurry the logins first: they take longest, and what is imported meanwhile costs nothing.
         self._under_way = Gathering(logins | probes if deadline is None else probes | logins)
 
@@ -112,9 +119,17 @@ class Observation:
                 )
                 for host in self._spec.hosts
             },
-            builder=builder,
+            builder=replace(builder, unusable=self._buildx.results().get("")),
             vault=vault,
         )
+
+
+def _unusable(builder: Builder) -> Down | None:
+    try:
+        builder.check()
+    except BuilderError as error:
+        return Down(Stage.BUILDER, error.message, error.remedy)
+    return None
 
 
 def observe(
@@ -141,16 +156,16 @@ def observe_host(spec: FleetSpec, host: HostSpec, connections: Connections) -> H
         report = _report(host, connection)
         if isinstance(report, Down):
             return report
-        version, survey, image = asking.results()[host.name]
+        version, root, survey, image = asking.results()[host.name]
+        free = report.free if root == DOCKER_ROOT else _free(connection, root)
     except HostError as error:
         return Down(error.stage, error.message, error.remedy)
-    machine, skew, free, emulated = report
     return HostFacts(
-        machine=machine,
+        machine=report.machine,
         engine=version,
-        clock_skew=skew,
+        clock_skew=report.clock_skew,
         free_bytes=free,
-        emulated=emulated,
+        emulated=report.emulated,
         daemons=survey.daemons,
         image_present=image,
         volumes=survey.volumes,
@@ -158,9 +173,24 @@ def observe_host(spec: FleetSpec, host: HostSpec, connections: Connections) -> H
     )
 
 
-def _ask_engine(spec: FleetSpec, connection: Host) -> tuple[str, Survey, bool]:
+def _ask_engine(spec: FleetSpec, connection: Host) -> tuple[str, str, Survey, bool]:
     engine = connection.engine()
-    return engine.version(), engine.survey(spec.name), engine.has_image(spec.buildkit.image)
+    return (
+        engine.version(),
+        engine.root_directory(),
+        engine.survey(spec.name),
+        engine.has_image(spec.buildkit.image),
+    )
+
+
+def _free(connection: Host, directory: str) -> int | None:
+    return _available(connection.run(("df", "-Pk", directory)).stdout)
+
+
+def _available(df: str) -> int | None:
+    """Bytes available, from what `df -Pk` printed: the eleventh word, the header has seven."""
+    words = df.split()
+    return int(words[10]) * 1024 if len(words) > 10 and words[10].isdigit() else None
 
 
 # A shell and one small program, the rest are its builtins: a process that starts costs a loaded host dearly.
@@ -187,7 +217,13 @@ done
 exit 0
 """
 
-_Report = tuple[str, float, int | None, tuple[str, ...]]
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    machine: str
+    clock_skew: float
+    free: int | None
+    emulated: tuple[str, ...]
 
 
 def _report(host: HostSpec, connection: Host) -> _Report | Down:
@@ -197,32 +233,29 @@ def _report(host: HostSpec, connection: Host) -> _Report | Down:
     lines = [line.partition(" ")[::2] for line in done.stdout.splitlines()]
     fields = dict(lines)
     if "machine" not in fields:
-        if host.ssh.sudo:
-            return Down(
-                Stage.DOCKER,
-                f"sudo -n was refused: {_last_line(done.stderr)}",
-                "allow the user NOPASSWD in sudoers, or put it in the docker group and drop ssh.sudo",
-            )
-        return Down(Stage.SSH, f"the host has no working shell: {_last_line(done.stderr)}", "log in by hand")
+        said = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        return Down(Stage.SSH, f"the host has no working shell: {said}", "log in by hand and see")
     match fields.get("docker"):
         case "absent":
             return Down(
                 Stage.DOCKER, "there is no Docker Engine (no /var/run/docker.sock)", "install and start Docker there"
             )
-        case "denied":
+        # Behind sudo it is the Engine's answer that counts.
+        case "denied" if not host.ssh.sudo:
+            local = host.connection is Connection.LOCAL
+            add = f"sudo usermod -aG docker {host.ssh.user or 'USER'}, and log in anew"
             return Down(
                 Stage.DOCKER,
                 "the user may not use Docker",
-                f"on {host.name}: sudo usermod -aG docker {host.ssh.user or 'USER'}; or set ssh.sudo: true",
+                add if local else f"on {host.name}: {add}; or set ssh.sudo: true",
             )
     emulated = {arch for key, magic in lines if key == "binfmt" and (arch := binfmt_arch(magic))}
-    arch = machine_arch(fields["machine"])
     free = fields.get("free", "")
-    return (
-        fields["machine"],
-        float(fields.get("clock", middle)) - middle,
-        int(free) * 1024 if free.isdigit() else None,
-        tuple(sorted(emulated - {arch})),
+    return _Report(
+        machine=fields["machine"],
+        clock_skew=float(fields.get("clock", middle)) - middle,
+        free=int(free) * 1024 if free.isdigit() else None,
+        emulated=tuple(sorted(emulated - {machine_arch(fields["machine"])})),
     )
 
 
@@ -249,7 +282,3 @@ def binfmt_arch(magic: str) -> str | None:
         return None
     order: Literal["big", "little"] = "big" if header[5] == 2 else "little"
     return _ELF_MACHINES.get(int.from_bytes(header[18:20], order))
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["no output"])[-1]

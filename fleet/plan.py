@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from certs.authority import RENEWAL_WINDOW
+from certs.authority import CLOCK_TOLERANCE, RENEWAL_WINDOW
 from fleet import buildkitd, buildx
 from fleet.actions import (
     AwaitReady,
@@ -19,7 +19,7 @@ from fleet.actions import (
     StartDaemon,
 )
 from fleet.daemon import DaemonSpec
-from fleet.health import foreign, not_native
+from fleet.health import foreign, not_native, wrong_clock
 from fleet.model import (
     ApiFacts,
     BuilderNode,
@@ -81,13 +81,21 @@ def plan(spec: FleetSpec, facts: Facts, now: datetime, *, only: Collection[str] 
     return Plan(spec.name, () if idle else _vault(spec, facts.vault, now), lanes, steps, blocked)
 
 
-def plan_down(spec: FleetSpec, facts: Facts, *, volumes: bool) -> Plan:
-    """What `fleet down` would do: every container of this fleet's label goes, the volumes only when asked for."""
+def plan_down(spec: FleetSpec, facts: Facts, *, volumes: bool, any_vault: bool = False) -> Plan:
+    """What `fleet down` would do: every container of this fleet's label goes, the volumes only when asked for.
+
+    `any_vault`: also where the daemons were made with another vault, which may be another operator's.
+    """
     lanes = {}
     for host in spec.hosts:
         found = facts.nodes[host.name].host
         if isinstance(found, HostFacts):
             daemons = found.daemons
+            conflicts = [_other_authority(daemon, facts.vault) for daemon in daemons]
+            if not any_vault and (conflict := next(filter(None, conflicts), None)):
+                remedy = "use that vault (FLEET_HOME), or remove them all the same: fleet down --any-vault"
+                lanes[host.name] = Lane(blocked=replace(conflict, remedy=remedy))
+                continue
             pulled = {daemon.pulled for daemon in daemons if daemon.pulled} if volumes else set()
             lanes[host.name] = Lane(
                 tuple(RemoveDaemon(daemon.id, daemon.name) for daemon in daemons)
@@ -96,7 +104,7 @@ def plan_down(spec: FleetSpec, facts: Facts, *, volumes: bool) -> Plan:
             )
         else:
             lanes[host.name] = Lane(blocked=found)
-    blocked = _foreign_builder(spec, facts.builder, facts.vault)
+    blocked = _builder_problem(spec, facts.builder, facts.vault) if facts.builder.registered else None
     remove = (buildx.RemoveBuilder(),) if facts.builder.registered and not blocked else ()
     return Plan(spec.name, lanes=lanes, builder=remove, builder_blocked=blocked)
 
@@ -109,38 +117,56 @@ def builder_steps(
 ) -> tuple[tuple[buildx.Step, ...], Down | None]:
     """The steps that make the builder hold the `ready` nodes, each pinned to what it owns, or why there are none.
 
-    With no node ready the builder is left as it is: removing it would take away what may work again in a minute.
+    A node that is not heard of stays registered, with the platforms that no ready node runs: it may work again in a
+    minute, and without an owner buildx would send its platforms to node 0. One with nothing native leaves.
     """
-    if blocked := _foreign_builder(spec, builder, vault):
+    if blocked := _builder_problem(spec, builder, vault):
         return (), blocked
-    if not ready:
-        return (), None
-    current = {platform: node.name for node in builder.nodes for platform in node.platforms}
-    owned = owners(ready, current)
+    owned = owners(
+        {name: platforms for name, platforms in ready.items() if platforms},
+        {platform: node.name for node in builder.nodes for platform in node.platforms},
+    )
+    taken = {platform for platforms in owned.values() for platform in platforms}
+    for node in builder.nodes:
+        if node.name not in ready:
+            owned[node.name] = tuple(platform for platform in node.platforms if platform not in taken)
     wanted = [
         BuilderNode(host.name, f"tcp://{host.endpoint}", owned[host.name], vault.driver_options)
         for host in spec.hosts
-        if host.name in ready
+        if host.name in owned
     ]
-    return buildx.steps(builder.nodes, wanted), None
+    if not wanted:
+        return (), None
+    return buildx.steps(builder.nodes, wanted, default=builder.default), None
 
 
-def daemon_spec(spec: FleetSpec, host: HostSpec, arch: str, vault: VaultFacts) -> DaemonSpec:
-    """The container that `host` is to have.
+def daemon_spec(
+    spec: FleetSpec, host: HostSpec, arch: str, vault: VaultFacts, emulated: tuple[str, ...] = ()
+) -> DaemonSpec:
+    """The container that `host`, of `arch`, is to have; `emulated` by binfmt handlers of the host.
 
     Its certificate is good for its address, its name, and the one name that all nodes of its architecture share,
-    so that a TCP proxy can stand before them.
+    so that a TCP proxy can stand before them. Its labels tell clients that cannot ask the host what is native there.
     """
+    kin = [other for other in emulated if runs_natively(arch, Platform("linux", other))]
+    labels = {buildkitd.LABEL_ARCH: arch} | ({buildkitd.LABEL_EMULATED: ",".join(kin)} if kin else {})
     return DaemonSpec(
         fleet=spec.name,
         node=host.name,
         image=spec.buildkit.image,
         port=host.port,
-        bind="127.0.0.1" if host.connection is Connection.LOCAL else "",
-        config=buildkitd.render(spec.buildkit.config),
+        bind=_bind(host),
+        config=buildkitd.render(spec.buildkit.config, labels),
         names=(host.address, host.name, f"{arch}.{spec.name}.fleet.internal"),
         authority=vault.authority_fingerprint or "",
     )
+
+
+def _bind(host: HostSpec) -> str:
+    """All addresses of a host that is reached from outside; the one address of a local host."""
+    if host.connection is Connection.SSH:
+        return ""
+    return "127.0.0.1" if host.address == "localhost" else host.address
 
 
 def _vault(spec: FleetSpec, vault: VaultFacts, now: datetime) -> tuple[VaultAction, ...]:
@@ -174,31 +200,41 @@ def _lane(spec: FleetSpec, host: HostSpec, facts: Facts, now: datetime) -> Lane:
                 "correct the host's platforms, or its address",
             )
         )
-    wanted = daemon_spec(spec, host, found.arch, facts.vault)
+    wanted = daemon_spec(spec, host, found.arch, facts.vault, found.emulated)
     ours = {daemon.name: daemon for daemon in found.daemons}
     daemon = ours.pop(wanted.name, None)
     names = {host.name for host in spec.hosts}
     strangers = tuple(
         RemoveDaemon(other.id, other.name)
         for other in ours.values()
-        if other.node not in names and other.settings.get("authority") == wanted.settings["authority"]
+        if other.settings.get("authority") == wanted.settings["authority"]
+        # Left over from a node that was renamed, or that moved and left its port behind.
+        and (other.node not in names or other.settings.get("port") == wanted.settings["port"])
     )
-    if daemon and (conflict := _other_authority(daemon, wanted)):
+    if daemon and (conflict := _other_authority(daemon, facts.vault)):
         return Lane(blocked=conflict)
+    clock = wrong_clock(host, found)
+    if clock and abs(found.clock_skew) > CLOCK_TOLERANCE.total_seconds():
+        return Lane(blocked=clock)
     why = _replacement_reasons(daemon, wanted, facts.vault, now)
     if why:
         pull = () if found.image_present else (PullImage(wanted.image),)
         remove = (RemoveDaemon(daemon.id, daemon.name),) if daemon else ()
         pulled = bool(pull) or bool(daemon and daemon.pulled == wanted.image)
         create = (CreateDaemon(wanted, pulled), StartDaemon(wanted.name), AwaitReady(host.name))
-        return Lane((*pull, *strangers, *remove, *create), why)
+        old = daemon.pulled if daemon and daemon.pulled != wanted.image else None
+        clean = (RemoveImage(old),) if old else ()
+        return Lane((*pull, *strangers, *remove, *create, *clean), why, warning=clock)
     if daemon and daemon.state == "exited":
         return Lane((*strangers, StartDaemon(daemon.name), AwaitReady(host.name)), (f"stopped: {daemon.detail}",))
     if not isinstance(api, ApiFacts):
         reason = f"{api.stage}: {api.reason}" if api else "it has not been asked over mutual TLS yet"
         return Lane((*strangers, AwaitReady(host.name)), (reason,))
-    warning = not_native(host, api, found, native_platforms(host, api, found))
-    return Lane(strangers, ("left over",) if strangers else (), warning=warning)
+    native = native_platforms(host, api, found)
+    warning = not_native(host, api, found, native)
+    if not native:
+        return Lane(blocked=warning)
+    return Lane(strangers, ("left over",) if strangers else (), warning=warning or clock)
 
 
 def _replacement_reasons(
@@ -221,14 +257,14 @@ def _replacement_reasons(
     return tuple(reasons)
 
 
-def _other_authority(daemon: DaemonFacts, wanted: DaemonSpec) -> Down | None:
+def _other_authority(daemon: DaemonFacts, vault: VaultFacts) -> Down | None:
     trusted = daemon.settings.get("authority")
-    if trusted is None or trusted == wanted.settings["authority"]:
+    if trusted is None or trusted == (vault.authority_fingerprint or "")[:16]:
         return None
     return Down(
         Stage.TLS,
         f"{daemon.name} trusts a certificate authority that is not in this vault",
-        "use the vault of the operator who made it (FLEET_HOME), or start anew with fleet down and fleet up",
+        "use the vault of the operator who made it (FLEET_HOME), or start anew: fleet down --any-vault, then fleet up",
     )
 
 
@@ -241,9 +277,10 @@ def _renewable(certificate: CertificateFacts, vault: VaultFacts, now: datetime) 
 def able_platforms(
     spec: FleetSpec, facts: Facts, lanes: Mapping[str, Lane], ready: Mapping[str, tuple[Platform, ...]]
 ) -> dict[str, tuple[Platform, ...]]:
-    """What each node can build: as `ready` has it, else as its daemon says; a host without a lane stays as registered.
+    """What each node can build: as `ready` has it, else as its daemon says; silent nodes are left out.
 
-    A daemon that answers goes on building, even when its host cannot be logged in to or its lane has failed.
+    A daemon that answers goes on building, even when its host cannot be logged in to or its lane has failed. An owner
+    without a lane stays the owner.
     """
     registered = {node.name: node.platforms for node in facts.builder.nodes}
     able: dict[str, tuple[Platform, ...]] = {}
@@ -252,10 +289,10 @@ def able_platforms(
         if host.name in ready:
             able[host.name] = ready[host.name]
         elif host.name not in lanes:
-            able |= {host.name: registered[host.name]} if host.name in registered else {}
+            able |= {host.name: pinned} if (pinned := registered.get(host.name)) else {}
         elif isinstance(node.api, ApiFacts):
             found = node.host if isinstance(node.host, HostFacts) else None
-            able |= {host.name: native} if (native := native_platforms(host, node.api, found)) else {}
+            able[host.name] = native_platforms(host, node.api, found)
     return able
 
 
@@ -272,7 +309,9 @@ def _expected(spec: FleetSpec, facts: Facts, lanes: Mapping[str, Lane]) -> dict[
     }
 
 
-def _foreign_builder(spec: FleetSpec, builder: BuilderFacts, vault: VaultFacts) -> Down | None:
+def _builder_problem(spec: FleetSpec, builder: BuilderFacts, vault: VaultFacts) -> Down | None:
+    if builder.unusable:
+        return builder.unusable
     ours = vault.driver_options["cacert"]
     if not builder.registered or (
         builder.driver == "remote" and all(node.options.get("cacert") == ours for node in builder.nodes)

@@ -64,6 +64,10 @@ class Engine(Protocol):
         """The Engine's own version, such as 26.1.5."""
         ...
 
+    def root_directory(self) -> str:
+        """Where Docker keeps images, containers and volumes on the host."""
+        ...
+
     def survey(self, fleet: str) -> Survey:
         """The containers and volumes there are: this fleet's, and the names of all others."""
         ...

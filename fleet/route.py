@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 def native_platforms(spec: HostSpec, api: ApiFacts, host: HostFacts | None) -> tuple[Platform, ...]:
     """The platforms that the node runs on its own CPU and may build, in the worker's order.
 
-    The host's own `uname -m` decides the family where it is known, else the worker's first platform, which BuildKit
-    takes from its own build. What a binfmt handler of the host could be behind is left out.
+    The host's own `uname -m` decides the family: asked now, or as `fleet up` left it in the daemon's labels. A daemon
+    without either goes by its first platform. What a binfmt handler of the host could be behind is left out.
     """
     if not api.platforms:
         return ()
-    arch = host.arch if host else api.platforms[0].arch
+    arch = host.arch if host else api.arch or api.platforms[0].arch
     if arch != api.platforms[0].arch:
         return ()
-    emulated = host.emulated if host else ()
+    emulated = host.emulated if host else api.emulated
     return tuple(
         platform
         for platform in dict.fromkeys(api.platforms)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import signal
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _BUILDX = ("docker", "buildx")
+COMMAND_TIMEOUT = 60.0
+"""Seconds for a command that changes a builder; buildx has one lock, and `ls` holds it while it dials."""
+
 _INSTALL = "install the docker client and docker buildx 0.32 or newer on this machine"
 
 
@@ -63,21 +68,25 @@ class BuildxBuilder:
         if done.returncode != 0:
             raise BuilderError(
                 f"docker buildx {arguments[0]} failed: {_last_line(done.stderr)}",
-                f"try: docker buildx {' '.join(arguments)}",
+                f"BUILDX_CONFIG={shlex.quote(str(self._directory))} docker buildx {shlex.join(arguments)}",
             )
 
     def call(self, arguments: Sequence[str]) -> int:
         """Run `docker buildx …` on the user's terminal; its exit code.
 
-        An interrupt reaches buildx from the terminal itself; it is left to end in its own way.
+        An interrupt reaches buildx from the terminal itself, SIGTERM is passed on; it is left to end in its own way.
         """
         self.check()
         with subprocess.Popen((*_BUILDX, *arguments), env=self._environment) as process:
-            while True:
-                try:
-                    return process.wait()
-                except KeyboardInterrupt:
-                    continue
+            before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+            try:
+                while True:
+                    try:
+                        return process.wait()
+                    except KeyboardInterrupt:
+                        continue
+            finally:
+                signal.signal(signal.SIGTERM, before)
 
     def _capture(self, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
         try:
@@ -88,7 +97,13 @@ class BuildxBuilder:
                 text=True,
                 check=False,
                 stdin=subprocess.DEVNULL,
+                timeout=COMMAND_TIMEOUT,
             )
+        except subprocess.TimeoutExpired as error:
+            raise BuilderError(
+                f"docker buildx {arguments[0]} did not end within {COMMAND_TIMEOUT:.0f} s",
+                "another buildx may hold its lock: docker buildx ls dials every node of every builder",
+            ) from error
         except OSError as error:
             raise BuilderError(f"docker cannot be run here: {error.strerror}", _INSTALL) from error
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from fleet.buildkitd import LABEL_ARCH, LABEL_EMULATED
 from fleet.errors import VaultError
 from fleet.model import ApiFacts, CertificateFacts, Down, Platform, Stage
 
@@ -78,7 +79,9 @@ class BuildkitProber:
                         return replace(answer, certificate=_certificate(tls.getpeercert() or {}))
                     return _refusal(host, tls) or answer
             except OSError as error:
-                return answer if isinstance(answer, ApiFacts) else _tls_failure(host, error, timeout)
+                if isinstance(answer, ApiFacts):
+                    return answer
+                return _tls_failure(host, error, time.monotonic() - started, late=answer.late)
 
     def _ask(self, host: HostSpec, started: float, deadline: float) -> ApiFacts | Down:
         import grpc
@@ -107,7 +110,10 @@ class BuildkitProber:
                 records = answers["workers"].result().record
             except grpc.RpcError as error:
                 return _api_failure(host, error)
+            labels = records[0].Labels if records else {}
             return ApiFacts(
+                arch=labels.get(LABEL_ARCH),
+                emulated=tuple(filter(None, labels.get(LABEL_EMULATED, "").split(","))),
                 version=version,
                 worker=records[0].ID if records else "",
                 platforms=_platforms(records[0].platforms) if records else (),
@@ -181,34 +187,35 @@ def _left(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.05)
 
 
-def _tcp_failure(host: HostSpec, error: OSError, timeout: float) -> Down:
+def _tcp_failure(host: HostSpec, error: OSError, waited: float) -> Down:
     if isinstance(error, TimeoutError):
         return Down(
             Stage.TCP,
-            f"no answer from {host.endpoint} within {timeout:g} s",
+            f"no answer from {host.endpoint} within {waited:.1f} s",
             f"is the host up, and port {host.port} open in its firewall?",
         )
     if isinstance(error, ConnectionRefusedError):
-        return Down(Stage.TCP, f"{host.endpoint} refused the connection", f"fleet up --host {host.name}")
+        return Down(Stage.TCP, f"{host.endpoint} refused the connection", f"docker ps on {host.name}; fleet plan")
     if isinstance(error, socket.gaierror):
         return Down(Stage.TCP, f"{host.address} cannot be resolved", "correct the host's address")
     return Down(Stage.TCP, f"{host.endpoint}: {error.strerror or error}", "is the address right?")
 
 
-def _tls_failure(host: HostSpec, error: OSError, timeout: float) -> Down:
+def _tls_failure(host: HostSpec, error: OSError, waited: float, *, late: bool) -> Down:
     if isinstance(error, TimeoutError):
         return Down(
             Stage.TLS,
-            f"{host.endpoint} accepts connections but did not shake hands within {timeout:g} s",
+            f"{host.endpoint} accepts connections but has not shaken hands within {waited:.1f} s",
             f"the daemon is frozen or overloaded: docker logs on {host.name}",
+            late=late,
         )
     if isinstance(error, ssl.SSLCertVerificationError):
         return Down(
             Stage.TLS,
             f"the certificate of {host.endpoint} is not accepted: {error.verify_message}",
-            f"fleet up --host {host.name}",
+            f"is the clock of {host.name} right, and is it this fleet's daemon that has the port?",
         )
-    return Down(Stage.TLS, f"{host.endpoint}: {_plain(error)}", f"fleet up --host {host.name}")
+    return Down(Stage.TLS, f"{host.endpoint}: {_plain(error)}", f"is it BuildKit? docker ps on {host.name}")
 
 
 def _refusal(host: HostSpec, tls: ssl.SSLSocket) -> Down | None:
@@ -222,7 +229,7 @@ def _refusal(host: HostSpec, tls: ssl.SSLSocket) -> Down | None:
         return Down(
             Stage.TLS,
             f"{host.endpoint} refused this client's certificate: {_plain(refusal)}",
-            f"fleet up --host {host.name}",
+            f"is the clock of {host.name} right, and is this the vault that made the daemon (FLEET_HOME)?",
         )
     return None
 

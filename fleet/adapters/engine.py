@@ -6,7 +6,7 @@ import io
 import json
 import queue
 import tarfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
@@ -64,6 +64,11 @@ class DockerEngine:
         with _translated():
             return self._client.engine_version
 
+    def root_directory(self) -> str:
+        """Where Docker keeps images, containers and volumes on the host."""
+        with _translated():
+            return str(self._client.info()["DockerRootDir"])
+
     def survey(self, fleet: str) -> Survey:
         """The containers and volumes there are: this fleet's, and the names of all others."""
         with _translated():
@@ -90,11 +95,13 @@ class DockerEngine:
     def pull(self, reference: str, progress: Callable[[str], None]) -> None:
         """Pull the image with the operator's registry credentials; `progress` gets short texts."""
         with _translated(Stage.IMAGE, f"is the reference right, and can the host reach its registry? {reference}"):
+            said = None
             for line in self._client.pull(reference, stream=True, decode=True):
                 if "error" in line:
                     raise DockerException(line["error"])
-                if line.get("status") in {"Downloading", "Extracting"}:
-                    progress(f"{line['status'].lower()} {line.get('id', '')}")
+                if (status := line.get("status")) in {"Downloading", "Extracting"} and status != said:
+                    said = status
+                    progress(f"{status.lower()} the image")
 
     def create(self, wanted: DaemonSpec, certificate: Certificate, files: Files, *, pulled: str | None) -> str:
         """Make the state volume and the container (not started) and put the files in; its id."""
@@ -106,6 +113,8 @@ class DockerEngine:
                 wanted.image,
                 name=wanted.name,
                 hostname=wanted.node,
+                # The operator's proxy, password and all, is no business of the host's.
+                use_config_proxy=False,
                 ports=[1234],
                 labels=labels
                 | {
@@ -144,6 +153,12 @@ class DockerEngine:
                 self._client.remove_container(container, v=True)
             except NotFound:
                 return
+            except APIError as error:
+                if error.status_code != HTTPStatus.CONFLICT:
+                    raise
+                # Somebody else is removing it already.
+                with suppress(NotFound):
+                    self._client.wait(container, timeout=REQUEST_TIMEOUT, condition="removed")
 
     def remove_volume(self, name: str) -> None:
         """Remove a volume; absent is fine."""
@@ -234,7 +249,9 @@ def _translated(stage: Stage = Stage.DOCKER, remedy: str | None = None) -> Itera
         raise EngineError(stage, f"Docker said: {error}", remedy) from error
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, EOFError) as error:
         raise EngineError(
-            Stage.DOCKER, f"the Docker Engine does not answer ({_innermost(error)})", "is it running on the host?"
+            Stage.DOCKER,
+            f"the Docker Engine does not answer ({_innermost(error)})",
+            "on the host: systemctl status docker",
         ) from error
 
 

@@ -28,9 +28,9 @@ class LocalHost:
                 argv, capture_output=True, text=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL
             )
         except subprocess.TimeoutExpired as error:
-            raise HostError(Stage.SSH, f"{argv[0]} did not end within {timeout:.0f} s") from error
+            raise HostError(Stage.DOCKER, f"{argv[0]} did not end within {timeout:.0f} s") from error
         except OSError as error:
-            raise HostError(Stage.SSH, f"{argv[0]}: {error.strerror}") from error
+            raise HostError(Stage.DOCKER, f"{argv[0]}: {error.strerror}") from error
         return Completed(done.returncode, done.stdout, done.stderr)
 
     def engine(self) -> DockerEngine:

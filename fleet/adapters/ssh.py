@@ -2,113 +2,56 @@
 
 from __future__ import annotations
 
-import getpass
-import importlib
+import base64
+import fnmatch
 import logging
-import re
 import shlex
 import socket
-import sys
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# paramiko takes invoke, whose import is as slow as a login, for the `Match exec` lines that few a ~/.ssh/config has.
-_INVOKE = "invoke"
-_blocked = sys.modules.setdefault(_INVOKE, None)  # type: ignore[arg-type]  # None makes the import fail, as documented
-import paramiko  # noqa: E402 - after the above
-from paramiko.common import cMSG_CHANNEL_OPEN  # noqa: E402
-from paramiko.config import SSH_PORT  # noqa: E402
-from paramiko.ssh_exception import NoValidConnectionsError  # noqa: E402
+from fleet.adapters import ssh_config  # before paramiko: it keeps a slow import away
 
-from fleet.errors import HostError, Unreachable  # noqa: E402
-from fleet.model import SshSpec, Stage  # noqa: E402
-from fleet.ports import Completed  # noqa: E402
+# isort: split
+import paramiko
+from paramiko.agent import Agent
+from paramiko.auth_strategy import AuthStrategy, InMemoryPrivateKey
+from paramiko.common import cMSG_CHANNEL_OPEN
+from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
+from paramiko.pkey import UnknownKeyType
+from paramiko.ssh_exception import NoValidConnectionsError
 
-if _blocked is None:
-    del sys.modules[_INVOKE]
+from fleet.errors import EngineError, HostError, Unreachable
+from fleet.model import Stage
+from fleet.ports import Completed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from fleet.adapters.engine import DockerEngine
+    from fleet.adapters.ssh_config import Login
     from fleet.model import HostSpec
 
 DOCKER_SOCKET = "/var/run/docker.sock"
-CONNECT_TIMEOUT = 10.0
-"""Seconds for TCP, banner and login each, unless ~/.ssh/config has a ConnectTimeout."""
+KEEPALIVE = 15
+"""Seconds: a daemon may take minutes to stop, and firewalls forget connections that are silent for so long."""
 
 # What goes wrong is raised and told once, by us.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
-
-
-@dataclass(frozen=True, slots=True)
-class Login:
-    """Where and how to log in, inventory and ~/.ssh/config merged."""
-
-    host: str
-    port: int
-    user: str
-    keys: tuple[str, ...]
-    known_hosts: tuple[str, ...]
-    agent: bool
-    jump: tuple[Login, ...]
-    proxy_command: str | None
-    timeout: float
-
-    @property
-    def known_as(self) -> str:
-        """The name that known_hosts files use for it."""
-        return self.host if self.port == SSH_PORT else f"[{self.host}]:{self.port}"
-
-
-def resolve(address: str, wanted: SshSpec, config: paramiko.SSHConfig) -> Login:
-    """Merge: the inventory over the user's ssh configuration over OpenSSH's defaults."""
-    found = config.lookup(address)
-    jump = found.get("proxyjump", "none")
-    hops = () if jump.lower() == "none" else tuple(_hop(part.strip(), config) for part in jump.split(","))
-    files = wanted.known_hosts_file or found.get("userknownhostsfile") or "~/.ssh/known_hosts"
-    keys = [wanted.identity_file] if wanted.identity_file else found.get("identityfile", ())
-    return Login(
-        host=found.get("hostname", address),
-        port=wanted.port or int(found.get("port", SSH_PORT)),
-        user=wanted.user or found.get("user") or getpass.getuser(),
-        keys=tuple(str(Path(key).expanduser()) for key in keys),
-        known_hosts=tuple(str(Path(file).expanduser()) for file in files.split()),
-        agent=found.get("identitiesonly", "no").lower() != "yes",
-        jump=hops,
-        proxy_command=None if hops else found.get("proxycommand"),
-        timeout=float(found.get("connecttimeout", CONNECT_TIMEOUT)),
-    )
-
-
-def _read_config(path: Path) -> paramiko.SSHConfig:
-    if not path.is_file():
-        return paramiko.SSHConfig()
-    text = path.read_text()
-    if re.search(r"^\s*match\b.*\bexec\b", text, re.IGNORECASE | re.MULTILINE):
-        paramiko.config.invoke = importlib.import_module(_INVOKE)  # type: ignore[attr-defined]  # not in the stubs
-    return paramiko.SSHConfig.from_text(text)
-
-
-def _hop(text: str, config: paramiko.SSHConfig) -> Login:
-    user, _, place = text.rpartition("@")
-    host, _, port = place.partition(":")
-    return resolve(host, SshSpec(user=user or None, port=int(port) if port else None), config)
 
 
 def connect(host: HostSpec, *, config_file: Path = Path("~/.ssh/config")) -> SshHost:
     """Log in to `host`; raises Unreachable, each cause in its own words and with its own remedy."""
     path = config_file.expanduser()
     try:
-        login = resolve(host.address, host.ssh, _read_config(path))
-    except (paramiko.ConfigParseError, OSError, ValueError) as error:
+        config = ssh_config.read(path)
+    except (OSError, ValueError) as error:
         raise Unreachable(Stage.SSH, f"{path} cannot be read: {error}", f"correct {path}") from error
     clients: list[paramiko.SSHClient] = []
     try:
-        for step in (*login.jump, login):
+        for step in ssh_config.resolve(host.address, host.ssh, config):
             clients.append(_log_in(step, via=clients[-1] if clients else None))
     except BaseException:
         _close(clients)
@@ -125,11 +68,10 @@ class SshHost:
 
     def run(self, argv: Sequence[str], *, timeout: float = 30.0) -> Completed:
         """Run a command to its end; `timeout` in seconds bounds each wait for output."""
-        command = ("sudo", "-n", "--", *argv) if self._host.ssh.sudo else tuple(argv)
         try:
             with self._transport.open_session(timeout=timeout) as channel:
                 channel.settimeout(timeout)
-                channel.exec_command(shlex.join(command))
+                channel.exec_command(shlex.join(argv))
                 channel.shutdown_write()
                 stdout = channel.makefile("rb").read()
                 stderr = channel.makefile_stderr("rb").read()
@@ -157,12 +99,26 @@ class SshHost:
             if not self._host.ssh.sudo:
                 with suppress(paramiko.ChannelException):
                     return self._transport.open_channel(_Transport.STREAMLOCAL)
+            docker = ("sudo", "-n", "docker") if self._host.ssh.sudo else ("docker",)
+            self._prove(docker)
             channel = self._transport.open_session()
-            relay = ("docker", "system", "dial-stdio")
-            channel.exec_command(shlex.join(("sudo", "-n", "--", *relay) if self._host.ssh.sudo else relay))
+            channel.exec_command(shlex.join((*docker, "system", "dial-stdio")))
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise _lost(error) from error
         return channel
+
+    def _prove(self, docker: Sequence[str]) -> None:
+        """The relay says nothing when it fails: ask something that does."""
+        done = self.run((*docker, "version", "--format", "{{.Server.Version}}"))
+        if done.status != 0:
+            said = (done.stderr.strip().splitlines() or ["no output"])[-1]
+            raise EngineError(
+                Stage.DOCKER,
+                f"{shlex.join(docker)} does not work on the host: {said}",
+                "there it needs the docker client, and the user NOPASSWD for it in sudoers"
+                if self._host.ssh.sudo
+                else "let sshd forward it (AllowStreamLocalForwarding yes), or install the docker client there",
+            )
 
     @property
     def _transport(self) -> paramiko.Transport:
@@ -190,90 +146,159 @@ class _Transport(paramiko.Transport):
         super()._send_user_message(data)  # type: ignore[misc]  # private: not in the stubs
 
 
-class _RefuseUnknown(paramiko.MissingHostKeyPolicy):
+class _Keys(AuthStrategy):
+    """The keys in OpenSSH's order: key files that can be read, then the agent's."""
+
     def __init__(self, login: Login) -> None:
+        super().__init__(ssh_config=None)  # type: ignore[arg-type]  # what it would be for is decided already
         self._login = login
+        self.sealed: list[str] = []
+        self.offered: list[str] = []
+
+    def get_sources(self) -> Iterator[InMemoryPrivateKey]:
+        """Each key to try; notes what was offered and what is sealed with a passphrase."""
+        for path in self._login.keys:
+            if (key := self._load(path)) is not None:
+                self.offered.append(path)
+                yield InMemoryPrivateKey(self._login.user, key)
+        named = set(self._public_keys())
+        agent = Agent()
+        try:
+            for key in agent.get_keys():
+                if self._login.agent_keys_too or key.asbytes() in named:
+                    self.offered.append(f"agent: {key.comment or key.get_name()}")
+                    yield InMemoryPrivateKey(self._login.user, key)
+        finally:
+            agent.close()
+
+    def _load(self, path: str) -> paramiko.PKey | None:
+        try:
+            return paramiko.PKey.from_path(path)
+        except (paramiko.PasswordRequiredException, TypeError):
+            # cryptography says TypeError when a key needs a passphrase.
+            self.sealed.append(path)
+        except (OSError, ValueError, paramiko.SSHException, UnknownKeyType):
+            return None
+        return None
+
+    def _public_keys(self) -> Iterator[bytes]:
+        for path in self._login.keys:
+            file = Path(path if path.endswith(".pub") else f"{path}.pub")
+            with suppress(OSError, ValueError, IndexError):
+                yield paramiko.Message(base64.b64decode(file.read_text().split()[1])).asbytes()
+
+
+class _RefuseUnknown(paramiko.MissingHostKeyPolicy):
+    def __init__(self, login: Login, *, jumped: bool) -> None:
+        self._login = login
+        self._jumped = jumped
 
     def missing_host_key(self, _client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
-        file = self._login.known_hosts[0]
+        file = shlex.quote(self._login.known_hosts[0])
+        scan = f"ssh-keyscan -p {self._login.port} {self._login.host} >> {file}"
+        accept = f"ssh -o StrictHostKeyChecking=ask {self._login.host}, which also asks"
         raise Unreachable(
             Stage.SSH,
             f"the host key of {hostname} is not known ({key.get_name()} {key.fingerprint})",
-            f"compare the fingerprint with the host's own, then: "
-            f"ssh-keyscan -p {self._login.port} {self._login.host} >> {file}",
+            f"compare the fingerprint with the host's own, then: {accept if self._jumped else scan}",
         )
 
 
 def _log_in(login: Login, *, via: paramiko.SSHClient | None) -> paramiko.SSHClient:
     client = paramiko.SSHClient()
-    client.set_missing_host_key_policy(_RefuseUnknown(login))
-    place = f"{login.host}:{login.port}"
+    client.set_missing_host_key_policy(_RefuseUnknown(login, jumped=via is not None))
+    keys = _Keys(login)
     try:
-        for file in login.known_hosts:
-            if Path(file).is_file():
-                client.load_system_host_keys(file)
+        for known in _known_keys(login):
+            client.get_host_keys().add(login.known_as, known.get_name(), known)
         client.connect(
             login.host,
             port=login.port,
             username=login.user,
-            key_filename=list(login.keys),  # type: ignore[arg-type]  # a list is documented
             sock=_tunnel(login, via),
             timeout=login.timeout,
             banner_timeout=login.timeout,
             auth_timeout=login.timeout,
             channel_timeout=login.timeout,
-            allow_agent=login.agent,
-            look_for_keys=not login.keys,
+            auth_strategy=keys,
             transport_factory=_Transport,  # type: ignore[arg-type]  # called with (sock, disabled_algorithms=…)
         )
-    except paramiko.BadHostKeyException as error:
+    except BaseException as error:
         client.close()
-        raise Unreachable(
-            Stage.SSH,
-            f"the host key of {login.known_as} has changed: it is now {error.key.get_name()} {error.key.fingerprint}",
-            f"if the host was reinstalled: ssh-keygen -R '{login.known_as}' -f {login.known_hosts[0]}, "
-            "then add the new key",
-        ) from error
-    except paramiko.PasswordRequiredException as error:
-        client.close()
-        raise Unreachable(
-            Stage.SSH, f"the key {' '.join(login.keys)} is sealed with a passphrase", "ssh-add it to your agent"
-        ) from error
-    except paramiko.AuthenticationException as error:
-        client.close()
-        offered = ", ".join((*login.keys, *(["the agent's keys"] if login.agent else [])))
-        raise Unreachable(
-            Stage.SSH,
-            f"{login.host} refused to log {login.user} in (offered: {offered})",
-            f"add the public key to ~{login.user}/.ssh/authorized_keys there, "
-            "or set ssh.user or ssh.identity_file in the inventory",
-        ) from error
-    except socket.gaierror as error:
-        client.close()
-        raise Unreachable(
-            Stage.SSH, f"{login.host} is not a name that can be resolved", "correct the host's address"
-        ) from error
-    except TimeoutError as error:
-        client.close()
-        raise Unreachable(
-            Stage.SSH,
-            f"no answer from {place} within {login.timeout:.0f} s",
-            "is the host up, and is the port open in its firewall?",
-        ) from error
-    except NoValidConnectionsError as error:
-        client.close()
-        raise Unreachable(
-            Stage.SSH, f"{place} refused the connection", "is sshd running there? is ssh.port right?"
-        ) from error
-    except (paramiko.SSHException, OSError, EOFError, ValueError) as error:
-        client.close()
-        raise Unreachable(
-            Stage.SSH, f"{place}: {error or type(error).__name__}", f"try: ssh -v -p {login.port} {login.host}"
-        ) from error
-    except Unreachable:
-        client.close()
-        raise
+        if isinstance(error, Unreachable) or not isinstance(error, Exception):
+            raise
+        raise _why(error, login, keys) from error
+    if transport := client.get_transport():
+        transport.set_keepalive(KEEPALIVE)
     return client
+
+
+def _known_keys(login: Login) -> Iterator[paramiko.PKey]:
+    """The keys that known_hosts files have for this host, less revoked ones; certificate authorities are not read."""
+    known, revoked = [], set()
+    for file in filter(Path.is_file, map(Path, login.known_hosts)):
+        for line in file.read_text(errors="replace").splitlines():
+            marker, _, rest = line.partition(" ") if line.startswith("@") else ("", "", line)
+            names = rest.partition(" ")[0].split(",")
+            if marker not in {"", "@revoked"} or not any(_is_named(login.known_as, name) for name in names):
+                continue
+            with suppress(InvalidHostKey, paramiko.SSHException, ValueError):
+                if (entry := HostKeyEntry.from_line(rest)) and entry.key:
+                    revoked.add(entry.key) if marker else known.append(entry.key)
+    return (key for key in known if key not in revoked)
+
+
+def _is_named(host: str, name: str) -> bool:
+    if name.startswith("|1|"):
+        with suppress(ValueError, IndexError):
+            return paramiko.HostKeys.hash_host(host, name) == name
+        return False
+    return fnmatch.fnmatchcase(host, name.replace("[", "[[]"))
+
+
+def _why(error: Exception, login: Login, keys: _Keys) -> Unreachable:
+    """One cause, one message, one remedy."""
+    place = f"{login.host}:{login.port}"
+    match error:
+        case paramiko.BadHostKeyException():
+            return Unreachable(
+                Stage.SSH,
+                f"the host key of {login.known_as} has changed: it is now {error.key.get_name()} "
+                f"{error.key.fingerprint}",
+                f"if the host was reinstalled: ssh-keygen -R '{login.known_as}' "
+                f"-f {shlex.quote(login.known_hosts[0])}, then add the new key",
+            )
+        case paramiko.AuthenticationException() if keys.sealed and not keys.offered:
+            return Unreachable(
+                Stage.SSH,
+                f"the key {', '.join(keys.sealed)} is sealed with a passphrase, and no agent has it",
+                f"ssh-add {keys.sealed[0]}",
+            )
+        case paramiko.AuthenticationException():
+            return Unreachable(
+                Stage.SSH,
+                f"{login.host} refused to log {login.user} in (offered: {', '.join(keys.offered) or 'no key'})",
+                f"add the public key to ~{login.user}/.ssh/authorized_keys there, "
+                "or set ssh.user or ssh.identity_file in the inventory",
+            )
+        case socket.gaierror():
+            return Unreachable(
+                Stage.SSH, f"{login.host} is not a name that can be resolved", "correct the host's address"
+            )
+        case TimeoutError():
+            return Unreachable(
+                Stage.SSH,
+                f"no answer from {place} within {login.timeout:.0f} s",
+                "is the host up, and is the port open in its firewall?",
+            )
+        case NoValidConnectionsError():
+            return Unreachable(
+                Stage.SSH, f"{place} refused the connection", "is sshd running there? is ssh.port right?"
+            )
+        case _:
+            return Unreachable(
+                Stage.SSH, f"{place}: {error or type(error).__name__}", f"try: ssh -v -p {login.port} {login.host}"
+            )
 
 
 def _tunnel(login: Login, via: paramiko.SSHClient | None) -> paramiko.Channel | paramiko.ProxyCommand | None:

@@ -63,8 +63,13 @@ class FileVault:
         return {"cacert": str(self._trust), "cert": str(self._client), "key": str(self._client)}
 
     def has_client(self) -> bool:
-        """Whether there is something to speak mutual TLS with."""
-        return self._client.is_file() and self._trust.is_file()
+        """Whether there is something to speak mutual TLS with; exposed files raise VaultError."""
+        with _translated():
+            if not (self._client.is_file() and self._trust.is_file()):
+                return False
+        _refuse_exposed(self.directory, 0o700)
+        _refuse_exposed(self._client, 0o600)
+        return True
 
     @_translated()
     def read(self) -> VaultFacts:

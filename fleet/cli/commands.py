@@ -73,16 +73,15 @@ def up(inventory: Path, only: Sequence[str], *, as_json: bool, verbose: bool) ->
             after = decide.plan(spec, observe(spec, world, connections, only=only), world.now(), only=only)
             remains = None if after.empty else after
     if as_json:
-        output.as_json(output.report_json(spec.name, report))
+        output.as_json(output.report_json(spec.name, report, remains))
     else:
         output.show_report(report)
-        if report.exit_code == 0:
+        if remains:
+            click.echo("the fleet is not yet as it is wanted; what remains:", err=True)
+            output.show_plan(remains, err=True)
+        elif report.exit_code == 0:
             click.echo(f"builder {spec.name}: docker buildx build --builder {spec.name} …, or fleet build …", err=True)
-    if remains:
-        click.echo("the fleet is not yet as it is wanted; what remains:", err=True)
-        output.show_plan(remains)
-        return 3
-    return report.exit_code
+    return output.PARTLY if remains else report.exit_code
 
 
 def status(inventory: Path, *, started: float, as_json: bool, verbose: bool) -> int:
@@ -105,7 +104,7 @@ def status(inventory: Path, *, started: float, as_json: bool, verbose: bool) -> 
     return 0 if all(usable) else 3 if any(usable) else 1
 
 
-def down(inventory: Path, *, volumes: bool, yes: bool, as_json: bool, verbose: bool) -> int:
+def down(inventory: Path, *, volumes: bool, any_vault: bool, yes: bool, as_json: bool, verbose: bool) -> int:
     """`fleet down`."""
     from fleet import plan as decide
     from fleet.apply import Applier
@@ -116,9 +115,10 @@ def down(inventory: Path, *, volumes: bool, yes: bool, as_json: bool, verbose: b
     with world.vault.locked(), Connections(world.connect) as connections:
         with progress(verbose=verbose) as show:
             show.waiting(f"asking {_count(spec)}")
-            decided = decide.plan_down(spec, observe(spec, world, connections), volumes=volumes)
+            facts = observe(spec, world, connections)
+            decided = decide.plan_down(spec, facts, volumes=volumes, any_vault=any_vault)
         if not decided.empty and not yes:
-            output.show_plan(decided)
+            output.show_plan(decided, err=True)
             if not sys.stdin.isatty():
                 raise UsageError("fleet down asks before it removes anything", "say --yes")
             click.confirm("Remove all this?", abort=True, err=True)

@@ -91,14 +91,15 @@ def status(inventory: Path, *, as_json: bool, verbose: bool) -> None:
 @fleet.command()
 @_inventory
 @click.option("--volumes", is_flag=True, help="Remove the build caches, and images that fleet pulled, too.")
+@click.option("--any-vault", is_flag=True, help="Also what was made with another vault than this one.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @_json
 @_verbose
-def down(inventory: Path, *, volumes: bool, yes: bool, as_json: bool, verbose: bool) -> None:
+def down(inventory: Path, *, volumes: bool, any_vault: bool, yes: bool, as_json: bool, verbose: bool) -> None:
     """Remove the daemons and the builder. Certificates stay in the vault, caches on the hosts unless asked for."""
     from fleet.cli import commands
 
-    sys.exit(commands.down(inventory, volumes=volumes, yes=yes, as_json=as_json, verbose=verbose))
+    sys.exit(commands.down(inventory, volumes=volumes, any_vault=any_vault, yes=yes, as_json=as_json, verbose=verbose))
 
 
 @fleet.command(

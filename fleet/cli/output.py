@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import nullcontext, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,6 +24,9 @@ _HEALTH = {
     "drained": ("○", "blue"),
     "unknown": ("?", "bright_black"),
 }
+PARTLY = 3
+"""The exit code of what is partly done."""
+
 _RESULT = {"done": "green", "unchanged": "green", "failed": "red", "blocked": "red"}
 
 
@@ -33,8 +38,13 @@ def as_json(value: Any) -> None:
 # --------------------------------------------------------------------------------------------------- plan
 
 
-def show_plan(plan: Plan) -> None:
-    """The plan as a person reads it: subject by subject, each step, and why."""
+def show_plan(plan: Plan, *, err: bool = False) -> None:
+    """The plan as a person reads it: subject by subject, each step, and why; `err`: on stderr."""
+    with redirect_stdout(sys.stderr) if err else nullcontext():
+        _show_plan(plan)
+
+
+def _show_plan(plan: Plan) -> None:
     _section("vault", [str(action) for action in plan.vault])
     for name, lane in plan.lanes.items():
         if lane.blocked:
@@ -103,18 +113,19 @@ def show_report(report: Report) -> None:
         click.echo(f"{outcome.subject:<{width}}  ", nl=False)
         click.secho(f"{outcome.result:<9}", fg=_RESULT[outcome.result], nl=False)
         click.echo(f"  {outcome.seconds:5.1f} s")
-        if outcome.failure:
-            click.echo(f"  {outcome.failure.stage}: {outcome.failure.reason}", err=True)
-            _remedy(outcome.failure, err=True)
+        for said in filter(None, (outcome.failure, outcome.warning)):
+            click.echo(f"  {said.stage}: {said.reason}", err=True)
+            _remedy(said, err=True)
 
 
-def report_json(fleet: str, report: Report) -> dict[str, Any]:
-    """`{"fleet", "exit_code", "nodes": [{"name", "result", "seconds", "failure"}], "builder"}`."""
+def report_json(fleet: str, report: Report, remains: Plan | None = None) -> dict[str, Any]:
+    """The shape that docs/commands.md gives; `remains` is what a new plan would still do."""
     return {
         "fleet": fleet,
-        "exit_code": report.exit_code,
+        "exit_code": PARTLY if remains else report.exit_code,
         "nodes": [{"name": outcome.subject} | _outcome_json(outcome) for outcome in report.nodes],
         "builder": _outcome_json(report.builder),
+        "remains": None if remains is None else plan_json(remains),
     }
 
 
@@ -123,6 +134,7 @@ def _outcome_json(outcome: Outcome) -> dict[str, Any]:
         "result": outcome.result,
         "seconds": round(outcome.seconds, 3),
         "failure": _down_json(outcome.failure),
+        "warning": _down_json(outcome.warning),
     }
 
 

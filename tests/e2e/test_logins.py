@@ -59,6 +59,13 @@ def test_a_key_that_the_host_does_not_know_is_refused(person: Operator, tmp_path
     assert "authorized_keys" in blocked["remedy"]
 
 
+@pytest.mark.parametrize("kind", ["rsa", "ecdsa"])
+def test_a_refused_key_of_any_kind_is_refused_in_the_same_words(person: Operator, tmp_path: Path, kind: str) -> None:
+    subprocess.run(("ssh-keygen", "-q", "-t", kind, "-N", "", "-f", tmp_path / kind), check=True)
+    person.inventory(["amd-1"], identity_file=str(tmp_path / kind))
+    assert "refused to log build in" in _blocked(person)["reason"]
+
+
 def test_a_sealed_key_asks_for_the_agent(person: Operator, tmp_path: Path) -> None:
     sealed = tmp_path / "sealed"
     subprocess.run(("ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", sealed), check=True)
@@ -80,7 +87,7 @@ def test_sudo_that_is_not_allowed_is_told_so(person: Operator) -> None:
     person.inventory(["amd-1"], user="nodocker", sudo=True)
     blocked = _blocked(person)
     assert blocked["stage"] == "Docker"
-    assert "sudo -n was refused" in blocked["reason"]
+    assert "sudo -n docker does not work on the host: sudo: " in blocked["reason"]
     assert "NOPASSWD" in blocked["remedy"]
 
 
@@ -147,7 +154,61 @@ def test_a_jump_host_is_jumped_over(person: Operator, lab: Lab, tmp_path: Path) 
     assert person.json("plan")["nodes"][0]["why"] == ["there is no daemon"]
 
 
-def test_a_sudo_less_exec_line_of_the_ssh_configuration_is_followed(person: Operator, lab: Lab, tmp_path: Path) -> None:
+def test_an_agents_key_is_used_although_only_named_identities_may_be(
+    person: Operator, lab: Lab, tmp_path: Path
+) -> None:
+    """The key file is sealed, the agent has it open."""
+    sealed = tmp_path / "sealed"
+    sealed.write_bytes(lab.home.ssh_key.read_bytes())
+    sealed.chmod(0o600)
+    sealed.with_suffix(".pub").write_bytes(lab.home.ssh_key.with_suffix(".pub").read_bytes())
+    subprocess.run(("ssh-keygen", "-q", "-p", "-P", "", "-N", "secret", "-f", sealed), check=True)
+    socket = tmp_path / "agent"
+    with subprocess.Popen(("ssh-agent", "-D", "-a", socket), stdout=subprocess.DEVNULL) as agent:
+        try:
+            environment = {"SSH_AUTH_SOCK": str(socket), "HOME": str(tmp_path)}
+            while not socket.exists():
+                assert agent.poll() is None
+            subprocess.run(
+                ("ssh-add", "-q", lab.home.ssh_key),
+                env={**person.env, **environment},
+                check=True,
+                stdin=subprocess.DEVNULL,
+            )
+            (tmp_path / ".ssh/config").write_text(f"Host *\n  IdentitiesOnly yes\n  IdentityFile {tmp_path}/missing\n")
+            person.inventory(["amd-1"], identity_file=str(sealed))
+            with_agent = replace(person, environment=environment)
+            assert with_agent.json("plan")["nodes"][0]["why"] == ["there is no daemon"]
+        finally:
+            agent.terminate()
+
+
+def test_included_configurations_and_strange_known_hosts_lines_are_read(
+    person: Operator, lab: Lab, tmp_path: Path
+) -> None:
+    known = lab.home.known_hosts.read_text()
+    (tmp_path / "known").write_text(f"@cert-authority * ssh-ed25519 AAAA\nnot a line\n# remark\n{known}")
+    (tmp_path / ".ssh/config.d").mkdir()
+    (tmp_path / ".ssh/config.d/lab").write_text(f"Host 172.30.*\n  User build\n  IdentityFile {lab.home.ssh_key}\n")
+    (tmp_path / ".ssh/config").write_text(f"Include config.d/*\nUserKnownHostsFile {tmp_path}/known\n")
+    person.inventory(["amd-1"], user=None, identity_file=None, known_hosts_file=None)
+    assert person.json("plan")["nodes"][0]["why"] == ["there is no daemon"]
+
+
+def test_a_revoked_host_key_is_refused(person: Operator, lab: Lab, tmp_path: Path) -> None:
+    known = [line for line in lab.home.known_hosts.read_text().splitlines() if line.startswith("172.30.0.11 ")]
+    (tmp_path / "revoked").write_text("\n".join((*known, *(f"@revoked {line}" for line in known))))
+    person.inventory(["amd-1"], known_hosts_file=str(tmp_path / "revoked"))
+    assert "is not known" in _blocked(person)["reason"]
+
+
+def test_jump_hosts_in_a_circle_are_told(person: Operator, tmp_path: Path) -> None:
+    (tmp_path / ".ssh/config").write_text("Host 172.30.*\n  ProxyJump 172.30.0.11\n")
+    person.inventory(["amd-1"])
+    assert "lead in a circle: 172.30.0.11 → 172.30.0.11" in _blocked(person)["reason"]
+
+
+def test_an_exec_line_of_the_ssh_configuration_is_followed(person: Operator, lab: Lab, tmp_path: Path) -> None:
     (tmp_path / ".ssh/config").write_text(f'Match exec "true"\n  IdentityFile {lab.home.ssh_key}\n')
     person.inventory(["amd-1"], identity_file=None)
     assert person.json("plan")["nodes"][0]["why"] == ["there is no daemon"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from certs.authority import describe
@@ -18,9 +18,9 @@ from fleet.actions import (
     StartDaemon,
 )
 from fleet.errors import HostError
-from fleet.model import ApiFacts, Down, Facts, HostFacts, NodeFacts, Stage
+from fleet.model import Down, Facts, HostFacts, NodeFacts, Stage
 from fleet.observe import Connections, observe_host
-from fleet.plan import builder_steps, plan
+from fleet.plan import able_platforms, builder_steps, plan
 from fleet.ports import World
 from fleet.route import native_platforms
 from tests.support.fakes import FakeBuilder, FakeEngine, FakeProber, FakeVault, Machine, connector
@@ -169,15 +169,9 @@ class FakeWorld:
         ready: Mapping[str, tuple[Platform, ...]],
         stop: int | None,
     ) -> None:
-        able = {}
-        for host in spec.hosts:
-            node, actions = facts.nodes[host.name], decided.lanes[host.name].actions
-            awaited = any(isinstance(action, AwaitReady) for action in actions)
-            platforms = ready.get(host.name, ())
-            if isinstance(node.api, ApiFacts) and not awaited:
-                platforms = native_platforms(host, node.api, node.host if isinstance(node.host, HostFacts) else None)
-            if platforms:
-                able[host.name] = platforms
+        late = [host for host in spec.hosts if decided.lanes[host.name].actions and host.name not in ready]
+        now = {host.name: replace(facts.nodes[host.name], api=self.prober().probe(host, timeout=1)) for host in late}
+        able = able_platforms(spec, replace(facts, nodes={**facts.nodes, **now}), decided.lanes, ready)
         steps, _ = builder_steps(spec, able, facts.builder, facts.vault)
         for step in steps[:stop]:
             self.builder.run(buildx.arguments(spec.name, step))

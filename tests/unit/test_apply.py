@@ -112,7 +112,7 @@ def test_a_container_gets_its_configuration_its_certificates_and_no_emulator() -
     up(world)
     [container] = world.machines["amd-1.example"].containers
     files = container.files
-    assert files[buildkitd.CONFIG_PATH] == (buildkitd.render({}).encode(), 0o644)
+    assert files[buildkitd.CONFIG_PATH] == (buildkitd.render({}, {buildkitd.LABEL_ARCH: "amd64"}).encode(), 0o644)
     assert world.vault.authority
     assert files[buildkitd.CA_PATH] == (world.vault.authority.certificate, 0o644)
     certificate, mode = files[buildkitd.CERT_PATH]
@@ -282,18 +282,37 @@ def test_a_daemon_that_is_not_native_is_not_registered() -> None:
     report, _ = up(world)
     told = failure(report, "arm-1")
     assert told.stage is Stage.NATIVE
-    assert told.reason == "uname -m says aarch64, the daemon says it builds linux/amd64"
+    assert told.reason == "the host is aarch64, but its daemon runs as linux/amd64"
     assert [entry.name for entry in world.builder.read("acme").nodes] == ["amd-1"]
 
 
-def test_a_node_that_becomes_unable_leaves_the_builder() -> None:
+def test_a_node_that_becomes_unable_stays_the_owner_of_what_nobody_else_runs() -> None:
     world = two()
     up(world)
     world.machines["arm-1.example"].containers[0].state = "exited"
     world.machines["arm-1.example"].crashes = True
     report, _ = up(world)
-    assert results(report) == {"amd-1": Result.UNCHANGED, "arm-1": Result.FAILED, "builder": Result.DONE}
-    assert [entry.name for entry in world.builder.read("acme").nodes] == ["amd-1"]
+    assert results(report) == {"amd-1": Result.UNCHANGED, "arm-1": Result.FAILED, "builder": Result.UNCHANGED}
+    assert [entry.name for entry in world.builder.read("acme").nodes] == ["amd-1", "arm-1"]
+
+
+def test_a_lane_that_fails_before_the_old_daemon_is_touched_leaves_it_at_work() -> None:
+    world = two()
+    up(world)
+    machine = world.machines["arm-1.example"]
+    report, _ = up(world, fleet(host("amd-1"), host("arm-1"), image="nowhere/buildkit:v1"))
+    assert failure(report, "arm-1").stage is Stage.IMAGE
+    assert [container.state for container in machine.containers] == ["running"]
+    assert {entry.name for entry in world.builder.read("acme").nodes} == {"amd-1", "arm-1"}
+
+
+def test_a_warning_reaches_the_report() -> None:
+    world = two()
+    up(world)
+    world.machines["amd-1.example"].emulated = ("arm64",)
+    report, _ = up(world)
+    assert report.exit_code == 0
+    assert [outcome.warning and outcome.warning.stage for outcome in report.nodes] == [Stage.NATIVE, None]
 
 
 def test_a_connection_that_is_lost_in_the_middle_is_a_failure_of_that_host() -> None:

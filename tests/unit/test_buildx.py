@@ -117,7 +117,7 @@ STEPS: dict[str, tuple[Nodes, Nodes, tuple[Step, ...]]] = {
     "a pin handed over": (
         (A, B_STANDBY),
         (node("a"), node("b", "linux/amd64")),
-        (LeaveNode("a"), AppendNode(node("a")), AppendNode(node("b", "linux/amd64"))),
+        (AppendNode(node("b", "linux/amd64")),),
     ),
     "a node renamed": ((A, B), (A, C_AT_B), (LeaveNode("b"), AppendNode(C_AT_B))),
     "the only node renamed": (

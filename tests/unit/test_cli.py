@@ -200,11 +200,17 @@ def test_down_does_not_ask_where_nobody_can_answer(run: Run, home: Path, monkeyp
     stored = {"Name": "acme", "Driver": "remote", "Nodes": []}
     (home / "buildx" / "instances" / "acme").write_text(json.dumps(stored))
     monkeypatch.setattr(sys, "stdin", Path("/dev/null").open(encoding="utf-8"))  # noqa: SIM115 - for the whole test
+    docker = home / "bin" / "docker"
+    docker.parent.mkdir()
+    docker.write_text("#!/bin/sh\necho github.com/docker/buildx v0.36.1 0000000\n")
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{docker.parent}:/usr/bin:/bin")
     code, out, err = run("down")
+    sys.stdin.close()
     assert code == 2
     assert "say --yes" in err
-    assert "remove the builder from this machine" in out
-    sys.stdin.close()
+    assert "remove the builder from this machine" in err
+    assert out == ""
 
 
 # -------------------------------------------------------------------------------------------------- help
@@ -320,15 +326,17 @@ def test_the_shape_of_a_report() -> None:
         "fleet": "acme",
         "exit_code": 3,
         "nodes": [
-            {"name": "amd-1", "result": "done", "seconds": 1.235, "failure": None},
+            {"name": "amd-1", "result": "done", "seconds": 1.235, "failure": None, "warning": None},
             {
                 "name": "arm-1",
                 "result": "failed",
                 "seconds": 2.0,
                 "failure": {"stage": "SSH", "reason": "no answer", "remedy": "is the host up?"},
+                "warning": None,
             },
         ],
-        "builder": {"result": "unchanged", "seconds": 0.0, "failure": None},
+        "builder": {"result": "unchanged", "seconds": 0.0, "failure": None, "warning": None},
+        "remains": None,
     }
 
 

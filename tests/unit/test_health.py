@@ -83,14 +83,14 @@ TABLE: dict[str, tuple[NodeFacts, Health, str | None]] = {
     "the host is well, the daemon was not asked": (
         NodeFacts(found("x86_64", RUNNING), None),
         Health.UNKNOWN,
-        "API: no answer yet",
+        "TLS: there is no client certificate to ask it with",
     ),
     "the daemon is alive but slow": (
         NodeFacts(found("x86_64", RUNNING), replace(NO_TLS, late=True)),
         Health.UNKNOWN,
         "TLS: the certificate is not accepted",
     ),
-    "nothing was asked": (NodeFacts(), Health.UNKNOWN, "API: no answer yet"),
+    "nothing was asked": (NodeFacts(), Health.UNKNOWN, "API: nothing has answered in time"),
 }
 
 

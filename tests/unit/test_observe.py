@@ -224,14 +224,6 @@ SAYS: dict[str, tuple[str, str, SshSpec, Stage, str, str]] = {
         "the user may not use Docker",
         "usermod -aG docker build",
     ),
-    "sudo wants a password": (
-        "",
-        "sudo: a password is required\n",
-        SshSpec(sudo=True),
-        Stage.DOCKER,
-        "sudo -n was refused: sudo: a password is required",
-        "NOPASSWD",
-    ),
     "no shell": (
         "",
         "This account is currently not available.\n",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -188,7 +189,7 @@ LANES: dict[str, tuple[HostFacts, ApiFacts | Down | None, tuple[LaneAction, ...]
     "a replacement of what fleet pulled of another image": (
         became(settings=settings(recipe="0"), pulled="old:1"),
         api(),
-        REPLACE,
+        (*REPLACE, RemoveImage("old:1")),
         "recipe: 0 → 1",
     ),
 }
@@ -319,17 +320,17 @@ WARNED: dict[str, tuple[FleetSpec, HostFacts, ApiFacts, str]] = {
         api(),
         "its kernel would emulate arm64 (binfmt handlers)",
     ),
-    "the image is for another architecture": (
-        ONE,
-        became(),
-        api("aarch64"),
-        "the host is x86_64, but its daemon runs as linux/arm64",
-    ),
     "the CPU lacks a wanted variant": (
-        fleet(host("amd-1", "linux/amd64/v4")),
+        fleet(host("amd-1", "linux/amd64", "linux/amd64/v4")),
         became(),
         api(),
         "the inventory wants linux/amd64/v4 of it, which it cannot run itself",
+    ),
+    "its clock is off": (
+        ONE,
+        replace(became(), clock_skew=-61.0),
+        api(),
+        "the clock of amd-1 is 61 s behind of this machine's",
     ),
 }
 
@@ -341,7 +342,40 @@ def test_a_node_that_is_not_native_is_warned_of(
     lane = lane_of(seen, answer, spec)
     assert lane.actions == ()
     assert lane.warning is not None
-    assert (lane.warning.stage, lane.warning.reason) == (Stage.NATIVE, reason)
+    assert lane.warning.reason == reason
+    assert lane.blocked is None
+
+
+USELESS: dict[str, tuple[FleetSpec, HostFacts, ApiFacts, str]] = {
+    "the image is for another architecture": (
+        ONE,
+        became(),
+        api("aarch64"),
+        "the host is x86_64, but its daemon runs as linux/arm64",
+    ),
+    "the CPU has nothing that is wanted": (
+        fleet(host("amd-1", "linux/amd64/v4")),
+        became(),
+        api(),
+        "the inventory wants linux/amd64/v4 of it, which it cannot run itself",
+    ),
+    "its clock is off by more than certificates tolerate": (
+        ONE,
+        replace(became(), clock_skew=301.0),
+        api(),
+        "the clock of amd-1 is 301 s ahead of this machine's",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spec", "seen", "answer", "reason"), USELESS.values(), ids=USELESS)
+def test_a_node_that_would_be_of_no_use_is_blocked(
+    spec: FleetSpec, seen: HostFacts, answer: ApiFacts, reason: str
+) -> None:
+    lane = lane_of(seen, answer, spec)
+    assert lane.actions == ()
+    assert lane.blocked is not None
+    assert lane.blocked.reason == reason
 
 
 # --------------------------------------------------------------------------------------- stale containers
@@ -466,17 +500,23 @@ BUILDERS: dict[str, tuple[FleetSpec, Mapping[str, NodeFacts], BuilderFacts, tupl
         builder(AMD_NODE, ARM_NODE),
         (),
     ),
-    "a host and its daemon are down": (
+    "the only node of an architecture is down and stays its owner": (
         TWO,
         ALL_WELL | {"arm-1": LOST},
         builder(AMD_NODE, ARM_NODE),
-        (LeaveNode("arm-1"),),
+        (),
     ),
     "the owner is down and the other takes over": (
         PAIR,
         PAIR_WELL | {"amd-1": LOST},
         builder(AMD_NODE, STANDBY),
-        (LeaveNode("amd-1"), AppendNode(node("amd-2", *AMD_PINS))),
+        (AppendNode(node("amd-2", *AMD_PINS)),),
+    ),
+    "a node that is not native leaves": (
+        TWO,
+        ALL_WELL | {"arm-1": NodeFacts(found("aarch64", daemon(TWO, "arm-1", "aarch64")), api("x86_64"))},
+        builder(AMD_NODE, ARM_NODE),
+        (LeaveNode("arm-1"),),
     ),
     "everything is down": (TWO, {"amd-1": LOST, "arm-1": LOST}, builder(AMD_NODE, ARM_NODE), ()),
     "everything is down and there is none": (TWO, {"amd-1": LOST, "arm-1": LOST}, BuilderFacts(), ()),
@@ -581,12 +621,36 @@ def test_the_wanted_container_follows_the_inventory() -> None:
     wanted = daemon_spec(spec, spec.hosts[0], "amd64", vault())
     assert (wanted.name, wanted.image, wanted.port, wanted.bind) == (NAME, IMAGE, 1299, "")
     assert wanted.names == ("10.0.0.11", "amd-1", "amd64.acme.fleet.internal")
-    assert (wanted.config, wanted.authority) == (buildkitd.render({"debug": True}), CA)
+    assert wanted.config == buildkitd.render({"debug": True}, {buildkitd.LABEL_ARCH: "amd64"})
+    assert wanted.authority == CA
+
+
+def test_what_a_host_emulates_of_its_own_family_is_left_to_clients_in_the_daemons_labels() -> None:
+    spec = fleet(host("arm-1"))
+    config = daemon_spec(spec, spec.hosts[0], "arm64", vault(), ("amd64", "arm")).config
+    assert 'fleet.emulated" = "arm"' in config
 
 
 def test_a_local_hosts_daemon_listens_to_this_machine_alone() -> None:
     spec = fleet(HostSpec("here", "127.0.0.1", connection=Connection.LOCAL))
     assert daemon_spec(spec, spec.hosts[0], "amd64", vault()).bind == "127.0.0.1"
+
+
+def test_a_local_host_that_others_reach_listens_where_they_do() -> None:
+    spec = fleet(HostSpec("here", "10.0.0.5", connection=Connection.LOCAL))
+    assert daemon_spec(spec, spec.hosts[0], "amd64", vault()).bind == "10.0.0.5"
+
+
+def test_a_container_that_another_vault_made_is_removed_only_when_that_is_said() -> None:
+    spec = ONE
+    theirs = found("x86_64", replace(RUNNING, settings={**RUNNING.settings, "authority": OTHER_CA[:16]}))
+    seen = facts({"amd-1": NodeFacts(theirs)})
+    blocked = plan_down(spec, seen, volumes=True).lanes["amd-1"].blocked
+    assert blocked
+    assert "--any-vault" in str(blocked.remedy)
+    assert plan_down(spec, seen, volumes=False, any_vault=True).lanes["amd-1"].actions == (
+        RemoveDaemon("id-amd-1", NAME),
+    )
 
 
 # --------------------------------------------------------------------------------------------------- down
