@@ -36,7 +36,7 @@ demo: $(VENV)/.synced lab ## from nothing to a native multi-platform build
 	. .lab/env && $(RUN)python -m tests.demo
 
 bench: $(VENV)/.synced lab ## the figures that README quotes
-	. .lab/env && $(RUN)python benchmarks/foundation.py
+	. .lab/env && $(RUN)python -m benchmarks.foundation --write
 
 proto: $(VENV)/.synced ## compile the trimmed BuildKit API
 	$(RUN)python -m grpc_tools.protoc -I fleet/adapters/proto --python_out=fleet/adapters/proto \

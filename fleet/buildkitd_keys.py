@@ -238,7 +238,7 @@ class _Frontend(Strict):
 
 
 class _System(Strict):
-    platforms_cache_max_age: _Duration | None = _setting("Platform scans last (20s).", "platformsCacheMaxAge")
+    platforms_cache_max_age: _Duration | None = _setting("Platform scans last (24h).", "platformsCacheMaxAge")
     max_registry_concurrency: Annotated[_Count, Field(ge=1)] | None = _setting(
         "Connections to one registry (4).", "maxRegistryConcurrency"
     )

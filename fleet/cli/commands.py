@@ -158,7 +158,7 @@ def schema() -> int:
     """`fleet schema`."""
     from fleet.inventory import json_schema
 
-    click.echo(json.dumps(json_schema(), indent=2))
+    click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
     return 0
 
 
