@@ -1,5 +1,46 @@
 """The command line: arguments in, rendering out. The one place where adapters and core are put together."""
 
-from fleet.cli.main import main
+from __future__ import annotations
 
-__all__ = ["main"]
+import os
+import sys
+import time
+
+from fleet.errors import FleetError
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """The `fleet` command; every FleetError becomes its message, its remedy and its exit code."""
+    started = time.monotonic()
+    try:
+        _run(sys.argv[1:], started)
+    except FleetError as error:
+        _complain(error.message, error.remedy)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _complain("interrupted", "run the command again: it goes on where it stopped")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output has gone; nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _run(arguments: list[str], started: float) -> None:
+    if arguments[:1] == ["build"] and not {"-h", "--help"} & set(arguments):
+        from fleet.cli.build import build
+
+        sys.exit(build(arguments[1:]))
+    from fleet.cli.main import run
+
+    run(started)
+
+
+def _complain(message: str, remedy: str | None) -> None:
+    colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    name = "\x1b[1;31mfleet:\x1b[0m" if colour else "fleet:"
+    print(f"{name} {message}", file=sys.stderr)
+    if remedy:
+        print(f"  try: {remedy}", file=sys.stderr)

@@ -5,27 +5,23 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
-from fleet.cli import output, remembered
+from fleet.cli import output
+from fleet.cli.build import OWN_BUILDERS
 from fleet.cli.progress import progress
-from fleet.errors import UsageError, VaultError
+from fleet.cli.world import load, vault_of, world_of
+from fleet.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from fleet.adapters.vault import FileVault
-    from fleet.model import FleetSpec, HostSpec
-    from fleet.ports import Host, World
+    from fleet.model import FleetSpec
 
 SOMETHING_TO_DO = 4
-
-OWN_BUILDERS = "buildx"
-"""Folder in the vault for the builder definitions that `fleet build` makes, apart from the user's."""
 
 STATUS_TIME = 1.3
 """Seconds from the start of `status` after which it waits for nothing more: an answer within 1.5 s, whatever breaks."""
@@ -36,8 +32,8 @@ def plan(inventory: Path, only: Sequence[str], *, exit_code: bool, as_json: bool
     from fleet import plan as decide
     from fleet.observe import Connections, observe
 
-    spec = _load(inventory, only)
-    world = _world(spec)
+    spec = load(inventory, only)
+    world = world_of(spec)
     with progress(verbose=verbose) as show, Connections(world.connect) as connections:
         show.waiting(f"asking {_count(spec, only)}")
         facts = observe(spec, world, connections, only=only)
@@ -55,8 +51,8 @@ def up(inventory: Path, only: Sequence[str], *, as_json: bool, verbose: bool) ->
     """`fleet up`."""
     from fleet.observe import Connections, Observation, observe
 
-    spec = _load(inventory, only)
-    world = _world(spec)
+    spec = load(inventory, only)
+    world = world_of(spec)
     with world.vault.locked(), Connections(world.connect) as connections, progress(verbose=verbose) as show:
         show.waiting(f"asking {_count(spec, only)}")
         asked = Observation(spec, world, connections, only=only)
@@ -90,8 +86,8 @@ def status(inventory: Path, *, started: float, as_json: bool, verbose: bool) -> 
     from fleet.model import Health
     from fleet.observe import Connections, observe
 
-    spec = _load(inventory)
-    world = _world(spec, certificates=True)
+    spec = load(inventory)
+    world = world_of(spec, certificates=True)
     with progress(verbose=verbose) as show, Connections(world.connect) as connections:
         show.waiting(f"asking {_count(spec)}")
         facts = observe(spec, world, connections, deadline=started + STATUS_TIME)
@@ -110,8 +106,8 @@ def down(inventory: Path, *, volumes: bool, any_vault: bool, yes: bool, as_json:
     from fleet.apply import Applier
     from fleet.observe import Connections, observe
 
-    spec = _load(inventory)
-    world = _world(spec)
+    spec = load(inventory)
+    world = world_of(spec)
     with world.vault.locked(), Connections(world.connect) as connections:
         with progress(verbose=verbose) as show:
             show.waiting(f"asking {_count(spec)}")
@@ -125,33 +121,12 @@ def down(inventory: Path, *, volumes: bool, any_vault: bool, yes: bool, as_json:
         with progress(verbose=verbose) as show:
             report = Applier(spec, world, connections, show.event).down(decided)
         if report.exit_code == 0:
-            shutil.rmtree(_vault(spec).directory / OWN_BUILDERS, ignore_errors=True)
+            shutil.rmtree(vault_of(spec).directory / OWN_BUILDERS, ignore_errors=True)
     if as_json:
         output.as_json(output.report_json(spec.name, report))
     else:
         output.show_report(report)
     return report.exit_code
-
-
-def build(inventory: Path, arguments: Sequence[str]) -> int:
-    """`fleet build`: buildx's own exit code."""
-    from fleet.adapters.builder import BuildxBuilder
-    from fleet.adapters.buildkit import BuildkitProber
-    from fleet.dispatch import Dispatcher
-
-    spec = _load(inventory)
-    vault = _vault(spec)
-    if not vault.has_client():
-        raise VaultError(f"there is no client certificate in {vault.directory}", "fleet up, or set FLEET_HOME")
-    registered = BuildxBuilder().read(spec.name).nodes
-    return Dispatcher(
-        spec=spec,
-        prober=BuildkitProber(vault.client_files),
-        builder=BuildxBuilder(vault.directory / OWN_BUILDERS),
-        driver_options=vault.client_files,
-        owners={platform: node.name for node in registered for platform in node.platforms},
-        narrate=lambda text: click.echo(f"fleet: {text}", err=True),
-    ).build(arguments)
 
 
 def schema() -> int:
@@ -160,52 +135,6 @@ def schema() -> int:
 
     click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
     return 0
-
-
-def _load(inventory: Path, only: Sequence[str] = ()) -> FleetSpec:
-    spec = remembered.load(inventory)
-    names = [host.name for host in spec.hosts]
-    for name in only:
-        if name not in names:
-            raise UsageError(f"the inventory has no host {name!r}", f"one of: {', '.join(names)}")
-    return spec
-
-
-def _vault(spec: FleetSpec) -> FileVault:
-    from fleet.adapters.vault import FileVault, home
-
-    return FileVault(home() / spec.name)
-
-
-def _world(spec: FleetSpec, *, certificates: bool = False) -> World:
-    from fleet.adapters.builder import BuildxBuilder
-    from fleet.adapters.buildkit import BuildkitProber
-    from fleet.model import Connection
-    from fleet.ports import World
-
-    if any(host.connection is Connection.SSH for host in spec.hosts):
-        # Before threads contend for the interpreter: every login begins with it.
-        import fleet.adapters.ssh  # noqa: F401
-    vault = _vault(spec)
-    return World(
-        connect=_connect,
-        prober=BuildkitProber(vault.client_files, certificates=certificates),
-        builder=BuildxBuilder(),
-        vault=vault,
-        now=lambda: datetime.now(UTC),
-    )
-
-
-def _connect(host: HostSpec) -> Host:
-    from fleet.model import Connection
-
-    if host.connection is Connection.LOCAL:
-        from fleet.adapters.local import LocalHost
-
-        return LocalHost()
-    from fleet.adapters.ssh import connect
-
-    return connect(host)
 
 
 def _count(spec: FleetSpec, only: Sequence[str] = ()) -> str:

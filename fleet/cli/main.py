@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from fleet.errors import FleetError, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from fleet.errors import UsageError
 
 EXIT_CODES = """\b
 Exit codes:
@@ -23,8 +17,6 @@ Exit codes:
   3  partly done: some hosts failed
   4  `fleet plan --exit-code` found something to do
 """
-
-INTERRUPTED = 130
 
 _inventory = click.option(
     "-i",
@@ -117,10 +109,9 @@ def build(arguments: tuple[str, ...]) -> None:
         click.echo(click.get_current_context().get_help())
         click.echo("\nAll else is for buildx: docker buildx build --help")
         return
-    from fleet.cli import commands
+    from fleet.cli import build
 
-    inventory, rest = _own_option(arguments, Path(os.environ.get("FLEET_INVENTORY") or "inventory.yaml"))
-    sys.exit(commands.build(inventory, rest))
+    sys.exit(build.build(arguments))
 
 
 @fleet.command()
@@ -131,40 +122,14 @@ def schema() -> None:
     sys.exit(commands.schema())
 
 
-def _own_option(arguments: tuple[str, ...], default: Path) -> tuple[Path, tuple[str, ...]]:
-    """Take -i/--inventory, which buildx does not have, out of its arguments: it must come first."""
-    match arguments:
-        case ("-i" | "--inventory", value, *rest):
-            return Path(value), tuple(rest)
-        case (first, *rest) if first.startswith("--inventory="):
-            return Path(first.partition("=")[2]), tuple(rest)
-        case _:
-            return default, arguments
-
-
-def main(run: Callable[..., Any] = fleet) -> None:
-    """Run the command; every FleetError becomes its message, its remedy and its exit code."""
+def run(started: float) -> None:
+    """Run what the command line says; raises SystemExit, and FleetError for the caller to tell."""
     try:
-        run(standalone_mode=False, obj=time.monotonic())
-    except FleetError as error:
-        _complain(error.message, error.remedy)
-        sys.exit(error.exit_code)
+        fleet(standalone_mode=False, obj=started)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(UsageError.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        _complain("interrupted", "run the command again: it goes on where it stopped")
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of our output has gone; nobody is left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-
-
-def _complain(message: str, remedy: str | None) -> None:
-    click.secho("fleet: ", fg="red", bold=True, nl=False, err=True)
-    click.echo(message, err=True)
-    if remedy:
-        click.echo(f"  try: {remedy}", err=True)
+    except click.Abort:
+        raise KeyboardInterrupt from None

@@ -17,7 +17,7 @@ from fleet.apply import Outcome, Report, Result
 from fleet.buildx import CreateBuilder
 from fleet.cli import main as fleet_main
 from fleet.cli import remembered
-from fleet.cli.main import _own_option
+from fleet.cli.build import _own_option
 from fleet.cli.output import (
     plan_json,
     platforms,
@@ -268,9 +268,10 @@ def test_the_schema_is_json(run: Run) -> None:
     ],
 )
 def test_the_one_option_that_build_takes_comes_first(
-    typed: tuple[str, ...], inventory: str, rest: tuple[str, ...]
+    typed: tuple[str, ...], inventory: str, rest: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert _own_option(typed, Path("default.yaml")) == (Path(inventory), rest)
+    monkeypatch.setenv("FLEET_INVENTORY", "default.yaml")
+    assert _own_option(typed) == (Path(inventory), rest)
 
 
 # ------------------------------------------------------------------------------------------- JSON and text
