@@ -7,7 +7,7 @@ PYTHON ?= python3
 export UV_PYTHON_DOWNLOADS := never
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
 
-.PHONY: help test check unit e2e lab lab-down demo bench proto schema clean
+.PHONY: help test check unit e2e lab lab-down demo bench schema clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 18
@@ -37,10 +37,6 @@ demo: $(VENV)/.synced lab ## from nothing to a native multi-platform build
 
 bench: $(VENV)/.synced lab ## the figures that README quotes
 	. .lab/env && $(RUN)python -m benchmarks.foundation --write
-
-proto: $(VENV)/.synced ## compile the trimmed BuildKit API
-	$(RUN)python -m grpc_tools.protoc -I fleet/adapters/proto --python_out=fleet/adapters/proto \
-		--pyi_out=fleet/adapters/proto fleet/adapters/proto/control.proto
 
 schema: $(VENV)/.synced ## the JSON Schema of the inventory
 	$(RUN)fleet schema > docs/inventory.schema.json

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from fleet.adapters.wire import Fields, fields, messages, number, text
 from fleet.buildkitd import LABEL_ARCH, LABEL_EMULATED
 from fleet.errors import VaultError
 from fleet.model import ApiFacts, CertificateFacts, Down, Platform, Stage
@@ -30,6 +31,9 @@ HANDSHAKE_TIMEOUT = 0.25
 
 _CONTROL = "/moby.buildkit.v1.Control/"
 
+_ACTIVE_ONLY = b"\x08\x01\x18\x01"
+"""BuildHistoryRequest{ActiveOnly = 1: true, EarlyExit = 3: true}: one event a running build, then the end."""
+
 
 class BuildkitProber:
     """Asks daemons with one client certificate, given by the paths `cacert`, `cert` and `key`."""
@@ -42,7 +46,7 @@ class BuildkitProber:
 
     def prepare(self) -> None:
         """Load what probing needs, so that the first probe's clock measures the daemon; raises VaultError."""
-        from fleet.adapters.proto import control_pb2  # noqa: F401
+        import grpc  # noqa: F401
 
         try:
             # A renewal replaces the files while this process runs.
@@ -84,42 +88,37 @@ class BuildkitProber:
                 return _tls_failure(host, error, time.monotonic() - started, late=answer.late)
 
     def _ask(self, host: HostSpec, started: float, deadline: float) -> ApiFacts | Down:
+        """Four calls at once. Field numbers: control.proto and worker.proto of moby/buildkit v0.32.2."""
         import grpc
 
-        from fleet.adapters.proto import control_pb2 as proto
-
         with grpc.secure_channel(host.endpoint, self._credentials, _CHANNEL_OPTIONS) as channel:
-            info = _call(channel, "Info", proto.InfoRequest, proto.InfoResponse)
-            workers = _call(channel, "ListWorkers", proto.ListWorkersRequest, proto.ListWorkersResponse)
-            usage = _call(channel, "DiskUsage", proto.DiskUsageRequest, proto.DiskUsageResponse)
-            history = channel.unary_stream(
-                f"{_CONTROL}ListenBuildHistory",
-                request_serializer=proto.BuildHistoryRequest.SerializeToString,
-                response_deserializer=proto.BuildHistoryEvent.FromString,
-            )
             left = _left(deadline)
-            answers = {
-                "info": info.future(proto.InfoRequest(), timeout=left),
-                "workers": workers.future(proto.ListWorkersRequest(), timeout=left),
-                "usage": usage.future(proto.DiskUsageRequest(), timeout=left),
-            }
-            active = history(proto.BuildHistoryRequest(ActiveOnly=True, EarlyExit=True), timeout=left)
+            info, workers, usage = (
+                channel.unary_unary(f"{_CONTROL}{method}").future(b"", timeout=left)
+                for method in ("Info", "ListWorkers", "DiskUsage")
+            )
+            active = channel.unary_stream(f"{_CONTROL}ListenBuildHistory")(_ACTIVE_ONLY, timeout=left)
             try:
-                version = answers["info"].result().buildkitVersion.version
+                version = fields(info.result())
                 latency = (time.monotonic() - started) * 1000
-                records = answers["workers"].result().record
+                records = messages(fields(workers.result()), 1)
             except grpc.RpcError as error:
                 return _api_failure(host, error)
-            labels = records[0].Labels if records else {}
+            except ValueError as error:
+                return Down(
+                    Stage.API, f"{host.endpoint} answers, but not as BuildKit does: {error}", "what has the port?"
+                )
+            worker: Fields = records[0] if records else {}
+            labels = {text(entry, 1): text(entry, 2) for entry in messages(worker, 2)}
             return ApiFacts(
+                version="".join(text(record, 2) for record in messages(version, 1)),
+                worker=text(worker, 1),
+                platforms=_platforms(messages(worker, 3)),
+                latency_ms=latency,
                 arch=labels.get(LABEL_ARCH),
                 emulated=tuple(filter(None, labels.get(LABEL_EMULATED, "").split(","))),
-                version=version,
-                worker=records[0].ID if records else "",
-                platforms=_platforms(records[0].platforms) if records else (),
-                latency_ms=latency,
                 active_builds=_or_unknown(lambda: sum(1 for _ in active)),
-                cache_bytes=_or_unknown(lambda: sum(r.Size for r in answers["usage"].result().record)),
+                cache_bytes=_or_unknown(lambda: sum(number(r, 4) for r in messages(fields(usage.result()), 1))),
             )
 
     @cached_property
@@ -151,27 +150,21 @@ _CHANNEL_OPTIONS = (
 )
 
 
-def _call(channel: grpc.Channel, method: str, request: Any, response: Any) -> grpc.UnaryUnaryMultiCallable:
-    return channel.unary_unary(
-        f"{_CONTROL}{method}",
-        request_serializer=request.SerializeToString,
-        response_deserializer=response.FromString,
-    )
-
-
 def _or_unknown(read: Any) -> int | None:
     """Secondary figures never make a node that builds look down: a late or refused one is unknown."""
     import grpc
 
     try:
         return int(read())
-    except grpc.RpcError:
+    except (grpc.RpcError, ValueError):
         return None
 
 
-def _platforms(reported: Any) -> tuple[Platform, ...]:
+def _platforms(reported: list[Fields]) -> tuple[Platform, ...]:
     return tuple(
-        Platform(entry.OS, entry.Architecture, entry.Variant).normalised() for entry in reported if entry.OS == "linux"
+        Platform("linux", text(entry, 1), text(entry, 3)).normalised()
+        for entry in reported
+        if text(entry, 2) == "linux"
     )
 
 

@@ -1,1 +1,0 @@
-"""BuildKit's control API, trimmed; `make proto` compiles control.proto."""
