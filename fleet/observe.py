@@ -101,8 +101,6 @@ class Observation:
             for host in spec.hosts
             if may_probe
         }
-        # A status is the nodes' own; only who may change the builder needs to know whether that can be done.
-        self._buildx = Gathering({"": partial(_unusable, world.builder)} if deadline is None else {})
         # Without a hurry the logins first: they take longest, and what is imported meanwhile costs nothing.
         self._under_way = Gathering(logins | probes if deadline is None else probes | logins)
 
@@ -110,6 +108,9 @@ class Observation:
         """Everything that is known now; raises VaultError and BuilderError, never for a host."""
         builder = self._world.builder.read(self._spec.name)
         vault = self._world.vault.read()
+        if self._deadline is None and not builder.registered:
+            # A builder that stands was made with a buildx that is fit; a first one should not fail at the very end.
+            builder = replace(builder, unusable=_unusable(self._world.builder))
         found = self._under_way.results(timeout=None if self._deadline is None else _left(self._deadline))
         return Facts(
             nodes={
@@ -119,7 +120,7 @@ class Observation:
                 )
                 for host in self._spec.hosts
             },
-            builder=replace(builder, unusable=self._buildx.results().get("")),
+            builder=builder,
             vault=vault,
         )
 
@@ -156,7 +157,8 @@ def observe_host(spec: FleetSpec, host: HostSpec, connections: Connections) -> H
         report = _report(host, connection)
         if isinstance(report, Down):
             return report
-        version, root, survey, image = asking.results()[host.name]
+        version, survey, image = asking.results()[host.name]
+        root = survey.root or DOCKER_ROOT
         free = report.free if root == DOCKER_ROOT else _free(connection, root)
     except HostError as error:
         return Down(error.stage, error.message, error.remedy)
@@ -173,14 +175,9 @@ def observe_host(spec: FleetSpec, host: HostSpec, connections: Connections) -> H
     )
 
 
-def _ask_engine(spec: FleetSpec, connection: Host) -> tuple[str, str, Survey, bool]:
+def _ask_engine(spec: FleetSpec, connection: Host) -> tuple[str, Survey, bool]:
     engine = connection.engine()
-    return (
-        engine.version(),
-        engine.root_directory(),
-        engine.survey(spec.name),
-        engine.has_image(spec.buildkit.image),
-    )
+    return engine.version(), engine.survey(spec.name), engine.has_image(spec.buildkit.image)
 
 
 def _free(connection: Host, directory: str) -> int | None:

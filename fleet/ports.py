@@ -39,6 +39,8 @@ class Survey:
     volumes: tuple[str, ...]
     foreign: frozenset[str]
     """Names of containers and volumes without the label."""
+    root: str | None = None
+    """Where Docker keeps everything on the host, as far as a volume shows it."""
 
 
 class Host(Protocol):
@@ -62,10 +64,6 @@ class Engine(Protocol):
 
     def version(self) -> str:
         """The Engine's own version, such as 26.1.5."""
-        ...
-
-    def root_directory(self) -> str:
-        """Where Docker keeps images, containers and volumes on the host."""
         ...
 
     def survey(self, fleet: str) -> Survey:

@@ -64,11 +64,6 @@ class DockerEngine:
         with _translated():
             return self._client.engine_version
 
-    def root_directory(self) -> str:
-        """Where Docker keeps images, containers and volumes on the host."""
-        with _translated():
-            return str(self._client.info()["DockerRootDir"])
-
     def survey(self, fleet: str) -> Survey:
         """The containers and volumes there are: this fleet's, and the names of all others."""
         with _translated():
@@ -81,6 +76,7 @@ class DockerEngine:
             daemons=tuple(_daemon(entry) for entry in ours),
             volumes=tuple(sorted(own_volumes)),
             foreign=frozenset(foreign | {v["Name"] for v in volumes if v["Name"] not in own_volumes}),
+            root=next((parts[0] for v in volumes if (parts := v["Mountpoint"].partition("/volumes/"))[1]), None),
         )
 
     def has_image(self, reference: str) -> bool:

@@ -118,9 +118,6 @@ class FakeEngine:
         self._reach()
         return "26.1.5"
 
-    def root_directory(self) -> str:
-        return "/var/lib/docker"
-
     def survey(self, fleet: str) -> Survey:
         self._reach()
         ours = [c for c in self.machine.containers if c.fleet == fleet]
