@@ -21,6 +21,9 @@ _BUILDX = ("docker", "buildx")
 COMMAND_TIMEOUT = 60.0
 """Seconds for a command that changes a builder; buildx has one lock, and `ls` holds it while it dials."""
 
+VERSION_TIMEOUT = 10.0
+"""Seconds for its version, which needs neither lock nor network."""
+
 _INSTALL = "install the docker client and docker buildx 0.32 or newer on this machine"
 
 
@@ -44,7 +47,7 @@ class BuildxBuilder:
     def check(self) -> None:
         """Refuse a missing or unfit buildx; asked once. Raises BuilderError."""
         if not self._checked:
-            done = self._capture(("version",))
+            done = self._capture(("version",), VERSION_TIMEOUT)
             if done.returncode != 0:
                 raise BuilderError(f"docker buildx does not run: {_last_line(done.stderr)}", _INSTALL)
             buildx.check_version(buildx.parse_version(done.stdout))
@@ -88,7 +91,7 @@ class BuildxBuilder:
             finally:
                 signal.signal(signal.SIGTERM, before)
 
-    def _capture(self, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    def _capture(self, arguments: Sequence[str], timeout: float = COMMAND_TIMEOUT) -> subprocess.CompletedProcess[str]:
         try:
             return subprocess.run(
                 (*_BUILDX, *arguments),
@@ -97,11 +100,11 @@ class BuildxBuilder:
                 text=True,
                 check=False,
                 stdin=subprocess.DEVNULL,
-                timeout=COMMAND_TIMEOUT,
+                timeout=timeout,
             )
         except subprocess.TimeoutExpired as error:
             raise BuilderError(
-                f"docker buildx {arguments[0]} did not end within {COMMAND_TIMEOUT:.0f} s",
+                f"docker buildx {arguments[0]} did not end within {timeout:.0f} s",
                 "another buildx may hold its lock: docker buildx ls dials every node of every builder",
             ) from error
         except OSError as error:

@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 
 from tests.lab import Lab
+from tests.support.lab import running_lab
+
+HOSTS = ("amd-1", "amd-2", "arm-1")
 
 PORT = 1235
 """Beside the default port, which belongs to the lab's own inventory."""
@@ -20,15 +23,8 @@ PORT = 1235
 
 @pytest.fixture(scope="session")
 def lab() -> Lab:
-    """The running lab; missing, it is a failure in CI and a reason to skip elsewhere."""
-    current = Lab.current()
-    wrong = [f"{row.name}: {row.problem or row.faults}" for row in current.status() if not row.healthy]
-    if wrong:
-        message = f"the lab is not up ({'; '.join(wrong)}): make lab"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return current
+    """The lab with its three hosts."""
+    return running_lab(*HOSTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +104,9 @@ def operator(lab: Lab, tmp_path_factory: pytest.TempPathFactory, request: pytest
     name = request.module.__name__.rpartition(".")[2].removeprefix("test_").replace("_", "-")
     operator = Operator(tmp_path_factory.mktemp(name), lab, name)
     yield operator
-    for host in lab.hosts.values():
-        if host.exists:
-            host.heal()
-    operator.inventory(["amd-1", "amd-2", "arm-1"])
+    for name in HOSTS:
+        lab.hosts[name].heal()
+    operator.inventory(HOSTS)
     operator.fleet("down", "--volumes", "--yes", expect=None)
 
 

@@ -14,14 +14,13 @@ import trustme
 from fleet.adapters.buildkit import BuildkitProber
 from fleet.inventory import load
 from fleet.model import ApiFacts, Down, Stage
-from tests.e2e.conftest import PORT, Operator, objects
+from tests.e2e.conftest import HOSTS, PORT, Operator, objects
 from tests.support import pushed
 
 if TYPE_CHECKING:
     from tests.lab import Lab
     from tests.lab.hosts import Fault
 
-HOSTS = ("amd-1", "amd-2", "arm-1")
 PLATFORMS = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
 DOCKERFILE = "ARG BASE\nFROM $BASE\nARG SALT\nRUN echo $SALT && uname -m > /machine\n"
 
