@@ -199,7 +199,8 @@ def test_a_broken_node_is_down_with_the_stage_it_broke_at(
 ) -> None:
     lab.hosts["amd-2"].inflict(fault)
     try:
-        status = operator.json("status", expect=3)
+        status = operator.settled_status()
+        operator.fleet("status", expect=3)
     finally:
         lab.hosts["amd-2"].heal()
     nodes = {node["name"]: node for node in status["nodes"]}
