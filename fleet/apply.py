@@ -221,8 +221,12 @@ class Applier:
         late = [
             host
             for host in self.spec.hosts
-            if (lane := decided.lanes.get(host.name)) and lane.actions and host.name not in ready
+            if (lane := decided.lanes.get(host.name))
+            and host.name not in ready
+            and (lane.actions or facts.nodes[host.name].api is None)
+            and self.world.vault.has_client()
         ]
+        # Before there was a client certificate nobody could be asked.
         # A lane that failed early has left its old daemon at work.
         answers = gather({host.name: partial(self.world.prober.probe, host, timeout=PROBE_TIMEOUT) for host in late})
         now = {host.name: replace(facts.nodes[host.name], api=answers[host.name]) for host in late}

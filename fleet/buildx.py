@@ -55,7 +55,7 @@ class LeaveNode:
     name: str
 
     def __str__(self) -> str:
-        return f"take {self.name} out of the builder"
+        return f"take {self.name} out of the builder (a daemon on its host is not touched)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,10 @@ class Dispatcher:
         checking.results()
         platforms = self._platforms(parsed, nodes)
         chosen = self._choose(platforms, nodes)
+        for platform, owner in self.owners.items():
+            if platform in platforms and platform not in chosen.get(owner, ()):
+                able = next(name for name, pinned in chosen.items() if platform in pinned)
+                self.narrate(f"{platform} on {able}: its owner {owner} does not answer")
         name = self._define(chosen)
         wanted = () if parsed.platforms else ("--platform", ",".join(map(str, platforms)))
         return self.builder.call(("build", "--builder", name, *wanted, *arguments))
@@ -78,7 +82,7 @@ class Dispatcher:
     def _platforms(self, parsed: buildx.BuildArguments, nodes: Sequence[NodeHealth]) -> tuple[Platform, ...]:
         if parsed.platforms:
             return parsed.platforms
-        default = route.default_platform(os.uname().machine, nodes)
+        default = route.default_platform(os.uname().machine, nodes, self.owners)
         if default is None:
             raise RoutingError("no node answers", "fleet status")
         self.narrate(f"no --platform given: building for {default}")

@@ -81,13 +81,18 @@ def plan(spec: FleetSpec, facts: Facts, now: datetime, *, only: Collection[str] 
     return Plan(spec.name, () if idle else _vault(spec, facts.vault, now), lanes, steps, blocked)
 
 
-def plan_down(spec: FleetSpec, facts: Facts, *, volumes: bool, any_vault: bool = False) -> Plan:
+def plan_down(
+    spec: FleetSpec, facts: Facts, *, volumes: bool, any_vault: bool = False, only: Collection[str] = ()
+) -> Plan:
     """What `fleet down` would do: every container of this fleet's label goes, the volumes only when asked for.
 
-    `any_vault`: also where the daemons were made with another vault, which may be another operator's.
+    `any_vault`: also where the daemons were made with another vault, which may be another operator's. `only`: these
+    hosts leave the fleet, the others stay.
     """
     lanes = {}
     for host in spec.hosts:
+        if only and host.name not in only:
+            continue
         found = facts.nodes[host.name].host
         if isinstance(found, HostFacts):
             daemons = found.daemons
@@ -105,8 +110,11 @@ def plan_down(spec: FleetSpec, facts: Facts, *, volumes: bool, any_vault: bool =
         else:
             lanes[host.name] = Lane(blocked=found)
     blocked = _builder_problem(spec, facts.builder, facts.vault) if facts.builder.registered else None
-    remove = (buildx.RemoveBuilder(),) if facts.builder.registered and not blocked else ()
-    return Plan(spec.name, lanes=lanes, builder=remove, builder_blocked=blocked)
+    steps: tuple[buildx.Step, ...] = ()
+    if facts.builder.registered and not blocked:
+        staying = [node for node in facts.builder.nodes if only and node.name not in only]
+        steps = buildx.steps(facts.builder.nodes, staying) if staying else (buildx.RemoveBuilder(),)
+    return Plan(spec.name, lanes=lanes, builder=steps, builder_blocked=blocked)
 
 
 def builder_steps(
@@ -137,7 +145,13 @@ def builder_steps(
     ]
     if not wanted:
         return (), None
-    return buildx.steps(builder.nodes, wanted, default=builder.default), None
+    steps = buildx.steps(builder.nodes, wanted, default=builder.default)
+    able = {name for name, platforms in ready.items() if platforms}
+    first, *others = buildx.after(builder.nodes, steps)
+    if first.name not in able and able & {node.name for node in others}:
+        # buildx sends a build without --platform to its first node: that is not to be one that is silent.
+        steps = (*steps, buildx.LeaveNode(first.name), buildx.AppendNode(first))
+    return steps, None
 
 
 def daemon_spec(

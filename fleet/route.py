@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fleet.model import Health, machine_arch, runs_natively
+from fleet.model import Health, Platform, machine_arch, runs_natively
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from fleet.model import ApiFacts, HostFacts, HostSpec, NodeHealth, Platform
+    from fleet.model import ApiFacts, HostFacts, HostSpec, NodeHealth
 
 
 def native_platforms(spec: HostSpec, api: ApiFacts, host: HostFacts | None) -> tuple[Platform, ...]:
@@ -80,8 +80,14 @@ def why_not(platform: Platform, node: NodeHealth) -> str | None:
     return None
 
 
-def default_platform(machine: str, nodes: Sequence[NodeHealth]) -> Platform | None:
-    """What a build without --platform is for: this machine's own architecture, else the first healthy node's first."""
+def default_platform(machine: str, nodes: Sequence[NodeHealth], owners: Mapping[Platform, str]) -> Platform | None:
+    """What a build without --platform is for: this machine's own architecture, where the fleet has it.
+
+    Else what the builder's first pin or, without a builder, the first healthy node is for. A node that is down does
+    not change it: the same command must not build for something else tomorrow.
+    """
+    own = Platform("linux", machine_arch(machine)).normalised()
     healthy = [node for node in nodes if node.health in {Health.READY, Health.DEGRADED} and node.platforms]
-    own = [p for node in healthy for p in node.platforms if p.arch == machine_arch(machine) and not p.variant]
-    return next(iter(own), healthy[0].platforms[0] if healthy else None)
+    if own in owners or any(own in node.platforms for node in healthy):
+        return own
+    return next(iter(owners), healthy[0].platforms[0] if healthy else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import fnmatch
 import logging
 import shlex
@@ -154,6 +155,7 @@ class _Keys(AuthStrategy):
         self._login = login
         self.sealed: list[str] = []
         self.offered: list[str] = []
+        self.broken: list[str] = []
 
     def get_sources(self) -> Iterator[InMemoryPrivateKey]:
         """Each key to try; notes what was offered and what is sealed with a passphrase."""
@@ -177,8 +179,12 @@ class _Keys(AuthStrategy):
         except (paramiko.PasswordRequiredException, TypeError):
             # cryptography says TypeError when a key needs a passphrase.
             self.sealed.append(path)
-        except (OSError, ValueError, paramiko.SSHException, UnknownKeyType):
+        except FileNotFoundError:
             return None
+        except OSError as error:
+            self.broken.append(f"{path}: {error.strerror}")
+        except (ValueError, paramiko.SSHException, UnknownKeyType):
+            self.broken.append(f"{path} is not a private key")
         return None
 
     def _public_keys(self) -> Iterator[bytes]:
@@ -256,6 +262,9 @@ def _is_named(host: str, name: str) -> bool:
     return fnmatch.fnmatchcase(host, name.replace("[", "[[]"))
 
 
+_UNROUTED = {errno.EHOSTUNREACH, errno.ENETUNREACH}
+
+
 def _why(error: Exception, login: Login, keys: _Keys) -> Unreachable:
     """One cause, one message, one remedy."""
     place = f"{login.host}:{login.port}"
@@ -274,6 +283,10 @@ def _why(error: Exception, login: Login, keys: _Keys) -> Unreachable:
                 f"the key {', '.join(keys.sealed)} is sealed with a passphrase, and no agent has it",
                 f"ssh-add {keys.sealed[0]}",
             )
+        case paramiko.AuthenticationException() if keys.broken and not keys.offered:
+            return Unreachable(
+                Stage.SSH, f"no key could be read: {', '.join(keys.broken)}", "correct ssh.identity_file"
+            )
         case paramiko.AuthenticationException():
             return Unreachable(
                 Stage.SSH,
@@ -291,13 +304,21 @@ def _why(error: Exception, login: Login, keys: _Keys) -> Unreachable:
                 f"no answer from {place} within {login.timeout:.0f} s",
                 "is the host up, and is the port open in its firewall?",
             )
+        case NoValidConnectionsError() if _UNROUTED & {
+            getattr(cause, "errno", None) for cause in error.errors.values()
+        }:
+            return Unreachable(
+                Stage.SSH, f"there is no route to {login.host}", "is the host up, and is its address right?"
+            )
         case NoValidConnectionsError():
             return Unreachable(
                 Stage.SSH, f"{place} refused the connection", "is sshd running there? is ssh.port right?"
             )
         case _:
             return Unreachable(
-                Stage.SSH, f"{place}: {error or type(error).__name__}", f"try: ssh -v -p {login.port} {login.host}"
+                Stage.SSH,
+                f"{place}: {error or type(error).__name__}",
+                f"ssh -v -p {login.port} {login.user}@{login.host}",
             )
 
 

@@ -149,7 +149,8 @@ class FileVault:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise VaultError(
-                    f"another fleet is changing this fleet (it holds {path})", "wait for it to end"
+                    f"another fleet up or fleet down is at work on {self.directory.name} (it holds {path})",
+                    "wait for it to end",
                 ) from error
             yield
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
@@ -14,6 +15,10 @@ INTERRUPTED = 130
 def main() -> None:
     """The `fleet` command; every FleetError becomes its message, its remedy and its exit code."""
     started = time.monotonic()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that lacks a glyph shows a question mark.
+            stream.reconfigure(errors="replace")
     try:
         _run(sys.argv[1:], started)
     except FleetError as error:
@@ -26,6 +31,9 @@ def main() -> None:
         # The reader of our output has gone; nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        _complain(str(error), None)
+        sys.exit(FleetError.exit_code)
 
 
 def _run(arguments: list[str], started: float) -> None:

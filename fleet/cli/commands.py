@@ -100,19 +100,21 @@ def status(inventory: Path, *, started: float, as_json: bool, verbose: bool) -> 
     return 0 if all(usable) else 3 if any(usable) else 1
 
 
-def down(inventory: Path, *, volumes: bool, any_vault: bool, yes: bool, as_json: bool, verbose: bool) -> int:
+def down(
+    inventory: Path, only: Sequence[str], *, volumes: bool, any_vault: bool, yes: bool, as_json: bool, verbose: bool
+) -> int:
     """`fleet down`."""
     from fleet import plan as decide
     from fleet.apply import Applier
     from fleet.observe import Connections, observe
 
-    spec = load(inventory)
+    spec = load(inventory, only)
     world = world_of(spec)
     with world.vault.locked(), Connections(world.connect) as connections:
         with progress(verbose=verbose) as show:
-            show.waiting(f"asking {_count(spec)}")
-            facts = observe(spec, world, connections)
-            decided = decide.plan_down(spec, facts, volumes=volumes, any_vault=any_vault)
+            show.waiting(f"asking {_count(spec, only)}")
+            facts = observe(spec, world, connections, only=only)
+            decided = decide.plan_down(spec, facts, volumes=volumes, any_vault=any_vault, only=only)
         if not decided.empty and not yes:
             output.show_plan(decided, err=True)
             if not sys.stdin.isatty():
@@ -120,7 +122,7 @@ def down(inventory: Path, *, volumes: bool, any_vault: bool, yes: bool, as_json:
             click.confirm("Remove all this?", abort=True, err=True)
         with progress(verbose=verbose) as show:
             report = Applier(spec, world, connections, show.event).down(decided)
-        if report.exit_code == 0:
+        if report.exit_code == 0 and not only:
             shutil.rmtree(vault_of(spec).directory / OWN_BUILDERS, ignore_errors=True)
     if as_json:
         output.as_json(output.report_json(spec.name, report))

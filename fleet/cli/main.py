@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -82,16 +83,21 @@ def status(inventory: Path, *, as_json: bool, verbose: bool) -> None:
 
 @fleet.command()
 @_inventory
+@_hosts
 @click.option("--volumes", is_flag=True, help="Remove the build caches, and images that fleet pulled, too.")
 @click.option("--any-vault", is_flag=True, help="Also what was made with another vault than this one.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @_json
 @_verbose
-def down(inventory: Path, *, volumes: bool, any_vault: bool, yes: bool, as_json: bool, verbose: bool) -> None:
+def down(
+    inventory: Path, only: tuple[str, ...], *, volumes: bool, any_vault: bool, yes: bool, as_json: bool, verbose: bool
+) -> None:
     """Remove the daemons and the builder. Certificates stay in the vault, caches on the hosts unless asked for."""
     from fleet.cli import commands
 
-    sys.exit(commands.down(inventory, volumes=volumes, any_vault=any_vault, yes=yes, as_json=as_json, verbose=verbose))
+    sys.exit(
+        commands.down(inventory, only, volumes=volumes, any_vault=any_vault, yes=yes, as_json=as_json, verbose=verbose)
+    )
 
 
 @fleet.command(
@@ -125,7 +131,8 @@ def schema() -> None:
 def run(started: float) -> None:
     """Run what the command line says; raises SystemExit, and FleetError for the caller to tell."""
     try:
-        fleet(standalone_mode=False, obj=started)
+        plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+        fleet(standalone_mode=False, obj=started, color=False if plain else None)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except click.ClickException as error:

@@ -169,7 +169,11 @@ class FakeWorld:
         ready: Mapping[str, tuple[Platform, ...]],
         stop: int | None,
     ) -> None:
-        late = [host for host in spec.hosts if decided.lanes[host.name].actions and host.name not in ready]
+        late = [
+            host
+            for host in spec.hosts
+            if host.name not in ready and (decided.lanes[host.name].actions or facts.nodes[host.name].api is None)
+        ]
         now = {host.name: replace(facts.nodes[host.name], api=self.prober().probe(host, timeout=1)) for host in late}
         able = able_platforms(spec, replace(facts, nodes={**facts.nodes, **now}), decided.lanes, ready)
         steps, _ = builder_steps(spec, able, facts.builder, facts.vault)

@@ -87,7 +87,7 @@ def test_options_survive_the_csv_that_buildx_reads(options: dict[str, str]) -> N
         (CreateBuilder(node("a", "linux/arm64")), "create the builder with a for linux/arm64"),
         (AppendNode(node("a", "linux/amd64", "linux/386")), "register a for linux/amd64, linux/386"),
         (AppendNode(node("a")), "register a to stand by"),
-        (LeaveNode("a"), "take a out of the builder"),
+        (LeaveNode("a"), "take a out of the builder (a daemon on its host is not touched)"),
         (RemoveBuilder(), "remove the builder from this machine"),
     ],
 )

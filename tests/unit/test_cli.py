@@ -152,7 +152,7 @@ def test_a_second_fleet_is_told_to_wait(run: Run, home: Path) -> None:
     with FileVault(home / "vaults" / "acme").locked():
         code, _, err = run("up")
     assert code == 1
-    assert "another fleet is changing this fleet" in err
+    assert "another fleet up or fleet down is at work on acme" in err
 
 
 def test_an_unreadable_builder_is_told(run: Run, home: Path) -> None:

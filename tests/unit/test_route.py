@@ -182,9 +182,14 @@ def test_nothing_is_refused_that_one_node_may_build() -> None:
     ],
 )
 def test_a_build_without_platform_is_for(machine: str, nodes: list[NodeHealth], expected: str | None) -> None:
-    chosen = default_platform(machine, nodes)
+    chosen = default_platform(machine, nodes, {})
     assert (None if chosen is None else str(chosen)) == expected
 
 
 def test_a_node_that_answers_but_runs_nothing_natively_is_no_default() -> None:
-    assert default_platform("x86_64", [health("amd-1", api(platforms=()))]) is None
+    assert default_platform("x86_64", [health("amd-1", api(platforms=()))], {}) is None
+
+
+def test_a_build_without_platform_is_for_the_same_when_its_owner_is_down() -> None:
+    assert default_platform("aarch64", [READY, DOWN], {ARM: "arm-1"}) == ARM
+    assert default_platform("riscv64", [READY], {ARM: "arm-1", AMD: "amd-1"}) == ARM

@@ -312,7 +312,7 @@ def test_a_broken_authority_signs_nothing_that_would_be_trusted(vault: FileVault
 def test_a_second_fleet_is_refused_while_the_vault_is_held(vault: FileVault) -> None:
     again = FileVault(vault.directory)
     with vault.locked():
-        with pytest.raises(VaultError, match="another fleet is changing this fleet"), again.locked():
+        with pytest.raises(VaultError, match="another fleet up or fleet down is at work on acme"), again.locked():
             pytest.fail("two hold the vault")
         assert vault.read() == again.read()
     with again.locked():
