@@ -145,13 +145,7 @@ def builder_steps(
     ]
     if not wanted:
         return (), None
-    steps = buildx.steps(builder.nodes, wanted, default=builder.default)
-    able = {name for name, platforms in ready.items() if platforms}
-    first, *others = buildx.after(builder.nodes, steps)
-    if first.name not in able and able & {node.name for node in others}:
-        # buildx sends a build without --platform to its first node: that is not to be one that is silent.
-        steps = (*steps, buildx.LeaveNode(first.name), buildx.AppendNode(first))
-    return steps, None
+    return buildx.steps(builder.nodes, wanted, default=builder.default), None
 
 
 def daemon_spec(

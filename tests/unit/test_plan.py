@@ -510,8 +510,7 @@ BUILDERS: dict[str, tuple[FleetSpec, Mapping[str, NodeFacts], BuilderFacts, tupl
         PAIR,
         PAIR_WELL | {"amd-1": LOST},
         builder(AMD_NODE, STANDBY),
-        # And buildx's first node, which builds what comes without --platform, is one that answers.
-        (AppendNode(node("amd-2", *AMD_PINS)), LeaveNode("amd-1"), AppendNode(node("amd-1"))),
+        (AppendNode(node("amd-2", *AMD_PINS)),),
     ),
     "a node that is not native leaves": (
         TWO,
