@@ -12,7 +12,7 @@ from fleet import buildx, route
 from fleet.errors import RoutingError, UsageError
 from fleet.health import node_health
 from fleet.model import BuilderNode, Down, NodeFacts, Platform
-from fleet.parallel import Gathering, gather
+from fleet.parallel import Gathering
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -47,10 +47,8 @@ class Dispatcher:
                 "fleet build chooses the nodes itself, so --builder has no place here",
                 f"drop it, or type: docker buildx build --builder {parsed.builder} …",
             )
-        # buildx is asked for its version while the nodes answer.
-        checking = Gathering({"buildx": self.builder.check})
         nodes = self._health(parsed.platforms)
-        checking.results()
+        self.builder.check()
         platforms = self._platforms(parsed, nodes)
         chosen = self._choose(platforms, nodes)
         for platform, owner in self.owners.items():
@@ -63,7 +61,7 @@ class Dispatcher:
 
     def _health(self, wanted: Sequence[Platform]) -> tuple[NodeHealth, ...]:
         """Every node's health; one that is late is waited for when without it a platform has nobody."""
-        answers = self._ask(self.spec.hosts, PROBE_TIMEOUT)
+        answers = self._ask(self.spec.hosts, PROBE_TIMEOUT, enough=partial(self._owners_answer, wanted))
         nodes = self._judged(answers)
         late = [host for host in self.spec.hosts if isinstance(said := answers.get(host.name), Down) and said.late]
         if late and (route.refusals(wanted, nodes) or not wanted):
@@ -71,8 +69,23 @@ class Dispatcher:
             nodes = self._judged(answers | self._ask(late, LATE_TIMEOUT))
         return nodes
 
-    def _ask(self, hosts: Sequence[HostSpec], timeout: float) -> dict[str, ApiFacts | Down]:
-        return gather({host.name: partial(self.prober.probe, host, timeout=timeout) for host in hosts})
+    def _ask(
+        self,
+        hosts: Sequence[HostSpec],
+        timeout: float,
+        enough: Callable[[Mapping[str, ApiFacts | Down]], bool] = lambda _: False,
+    ) -> dict[str, ApiFacts | Down]:
+        asking = Gathering({host.name: partial(self.prober.probe, host, timeout=timeout) for host in hosts})
+        return asking.results(enough=enough)
+
+    def _owners_answer(self, wanted: Sequence[Platform], answers: Mapping[str, ApiFacts | Down]) -> bool:
+        """Whether the nodes that are first choice are fit: then the build need not wait for the others."""
+        fit = {node.name: node for node in self._judged(answers)}
+        owners = [self.owners.get(platform) for platform in wanted]
+        return bool(owners) and all(
+            owner in fit and route.why_not(platform, fit[owner]) is None
+            for platform, owner in zip(wanted, owners, strict=True)
+        )
 
     def _judged(self, answers: Mapping[str, ApiFacts | Down]) -> tuple[NodeHealth, ...]:
         return tuple(

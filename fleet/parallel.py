@@ -35,8 +35,13 @@ class Gathering(Generic[K, V]):
         for _ in range(min(WIDTH, len(tasks))):
             threading.Thread(target=self._work, args=(waiting,), daemon=True).start()
 
-    def results(self, *, timeout: float | None = None) -> dict[K, V]:
-        """The results of the tasks that end within `timeout` seconds, in their order; a task's exception is raised."""
+    def results(
+        self, *, timeout: float | None = None, enough: Callable[[Mapping[K, V]], bool] = lambda _: False
+    ) -> dict[K, V]:
+        """The results of the tasks that end within `timeout` seconds, in their order; a task's exception is raised.
+
+        `enough`: looks at what there is after each result and may say that no more is needed.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
         results: dict[K, V] = {}
         for _ in self._keys:
@@ -46,6 +51,8 @@ class Gathering(Generic[K, V]):
             except queue.Empty:
                 break
             results[key] = outcome()
+            if enough(results):
+                break
         return {key: results[key] for key in self._keys if key in results}
 
     def _work(self, waiting: queue.SimpleQueue[tuple[K, Callable[[], V]]]) -> None:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from fleet import buildx
 from fleet.errors import BuilderError
 from fleet.model import BuilderFacts
+from fleet.parallel import Gathering
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _BUILDX = ("docker", "buildx")
 COMMAND_TIMEOUT = 60.0
@@ -35,23 +36,39 @@ def configuration() -> Path:
     return (Path(docker) if docker else Path.home() / ".docker") / "buildx"
 
 
+class Fitness:
+    """Whether this machine's docker buildx is fit: asked in the background from the moment this is made."""
+
+    def __init__(self) -> None:
+        self._asking: Gathering[str, None] | None = Gathering({"version": _check_version})
+
+    def wait(self) -> None:
+        """Wait for the answer, once; raises BuilderError for a missing or unfit buildx."""
+        if self._asking:
+            self._asking.results()
+            self._asking = None
+
+
+def _check_version() -> None:
+    done = _capture(("version",), os.environ, VERSION_TIMEOUT)
+    if done.returncode != 0:
+        raise BuilderError(f"docker buildx does not run: {_last_line(done.stderr)}", _INSTALL)
+    buildx.check_version(buildx.parse_version(done.stdout))
+
+
 class BuildxBuilder:
     """The docker buildx of this machine. Its files are read, never written: `ls` and `inspect` dial every node."""
 
-    def __init__(self, directory: Path | None = None) -> None:
-        """`directory`: builders of fleet's own, apart from the user's."""
+    def __init__(self, directory: Path | None = None, fitness: Fitness | None = None) -> None:
+        """`directory`: builders of fleet's own, apart from the user's; `fitness`: asked for already."""
         self._directory = directory or configuration()
         self._environment = os.environ | {"BUILDX_CONFIG": str(self._directory)}
-        self._checked = False
+        self._fitness = fitness
 
     def check(self) -> None:
         """Refuse a missing or unfit buildx; asked once. Raises BuilderError."""
-        if not self._checked:
-            done = self._capture(("version",), VERSION_TIMEOUT)
-            if done.returncode != 0:
-                raise BuilderError(f"docker buildx does not run: {_last_line(done.stderr)}", _INSTALL)
-            buildx.check_version(buildx.parse_version(done.stdout))
-            self._checked = True
+        self._fitness = self._fitness or Fitness()
+        self._fitness.wait()
 
     def read(self, name: str) -> BuilderFacts:
         """The builder as buildx has stored it; raises BuilderError when that cannot be read."""
@@ -67,7 +84,7 @@ class BuildxBuilder:
     def run(self, arguments: Sequence[str]) -> None:
         """Run `docker buildx …` quietly to its end; raises BuilderError with its last line."""
         self.check()
-        done = self._capture(arguments)
+        done = _capture(arguments, self._environment, COMMAND_TIMEOUT)
         if done.returncode != 0:
             raise BuilderError(
                 f"docker buildx {arguments[0]} failed: {_last_line(done.stderr)}",
@@ -91,24 +108,27 @@ class BuildxBuilder:
             finally:
                 signal.signal(signal.SIGTERM, before)
 
-    def _capture(self, arguments: Sequence[str], timeout: float = COMMAND_TIMEOUT) -> subprocess.CompletedProcess[str]:
-        try:
-            return subprocess.run(
-                (*_BUILDX, *arguments),
-                env=self._environment,
-                capture_output=True,
-                text=True,
-                check=False,
-                stdin=subprocess.DEVNULL,
-                timeout=timeout,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise BuilderError(
-                f"docker buildx {arguments[0]} did not end within {timeout:.0f} s",
-                "another buildx may hold its lock: docker buildx ls dials every node of every builder",
-            ) from error
-        except OSError as error:
-            raise BuilderError(f"docker cannot be run here: {error.strerror}", _INSTALL) from error
+
+def _capture(
+    arguments: Sequence[str], environment: Mapping[str, str], timeout: float
+) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            (*_BUILDX, *arguments),
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            timeout=timeout,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BuilderError(
+            f"docker buildx {arguments[0]} did not end within {timeout:.0f} s",
+            "another buildx may hold its lock: docker buildx ls dials every node of every builder",
+        ) from error
+    except OSError as error:
+        raise BuilderError(f"docker cannot be run here: {error.strerror}", _INSTALL) from error
 
 
 def _is_default(directory: Path, name: str) -> bool:

@@ -40,7 +40,11 @@ def _run(arguments: list[str], started: float) -> None:
     if arguments[:1] == ["build"] and not {"-h", "--help"} & set(arguments):
         from fleet.cli.build import build
 
-        sys.exit(build(arguments[1:]))
+        code = build(arguments[1:])
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # The interpreter's own end would wait for threads whose nodes nobody waits for.
+        os._exit(code)
     from fleet.cli.main import run
 
     run(started)

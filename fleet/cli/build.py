@@ -19,7 +19,10 @@ OWN_BUILDERS = "buildx"
 
 def build(arguments: Sequence[str]) -> int:
     """`fleet build`: buildx's own exit code; -i/--inventory, which buildx does not have, may come first."""
-    from fleet.adapters.builder import BuildxBuilder
+    from fleet.adapters.builder import BuildxBuilder, Fitness
+
+    # buildx answers while Python imports, and while the nodes answer.
+    fitness = Fitness()
     from fleet.adapters.buildkit import BuildkitProber
     from fleet.dispatch import Dispatcher
 
@@ -32,7 +35,7 @@ def build(arguments: Sequence[str]) -> int:
     return Dispatcher(
         spec=spec,
         prober=BuildkitProber(vault.client_files),
-        builder=BuildxBuilder(vault.directory / OWN_BUILDERS),
+        builder=BuildxBuilder(vault.directory / OWN_BUILDERS, fitness),
         driver_options=vault.client_files,
         owners={platform: node.name for node in registered for platform in node.platforms},
         narrate=lambda text: print(f"fleet: {text}", file=sys.stderr, flush=True),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -45,6 +46,24 @@ def dispatcher(
     builder, told = FakeBuilder(), list[str]()
     everyone = {"amd-1": api(*AMD), "amd-2": api(*AMD), "arm-1": api(*ARM), **(answers or {})}
     return Dispatcher(SPEC, Answers(everyone), builder, OPTIONS, owners or {}, told.append), builder, told
+
+
+def test_a_build_does_not_wait_for_nodes_that_it_does_not_need() -> None:
+    release = threading.Event()
+
+    class Slow(Answers):
+        def probe(self, host: HostSpec, *, timeout: float) -> ApiFacts | Down:
+            if host.name != "amd-1":
+                assert release.wait(30)
+            return super().probe(host, timeout=timeout)
+
+    dispatch, builder, _ = dispatcher(owners={Platform("linux", "amd64"): "amd-1"})
+    dispatch = replace(dispatch, prober=Slow({"amd-1": api(*AMD), "amd-2": api(*AMD), "arm-1": api(*ARM)}))
+    try:
+        assert dispatch.build(("--platform", "linux/amd64", ".")) == 0
+    finally:
+        release.set()
+    assert pins(builder) == {"amd-1": ("linux/amd64",)}
 
 
 def pins(builder: FakeBuilder) -> dict[str, tuple[str, ...]]:
