@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import ipaddress
 import pickle
+import re
 import ssl
 import traceback
 from datetime import UTC, datetime, timedelta, timezone
@@ -17,24 +18,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from certs.authority import (
-    CertificateError,
-    Credential,
-    PrivateKey,
-    Role,
-    create_authority,
-    describe,
-    is_issued_by,
-    is_pair,
-    issue_client,
-    issue_node,
-)
+from certs.authority import create_authority, issue_client, issue_node
+from certs.certificate import Credential, Role, describe, is_issued_by, is_pair
+from certs.keys import CertificateError, KeyType, PrivateKey
+from certs.lifetimes import days_left, needs_renewal
+from tests.support.tls import NOW, context, namesake, shake_hands
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-NOW = datetime(2030, 5, 1, 12, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
 
 AUTHORITY = create_authority("acme CA", now=NOW)
@@ -205,15 +198,43 @@ def test_times_of_other_zones_are_converted() -> None:
 @pytest.mark.parametrize(
     ("credential", "name"),
     [
-        pytest.param(AUTHORITY, "acme CA", id="authority"),
+        pytest.param(AUTHORITY, "acme CA 2030-05-01 [0-9a-f]{4}", id="authority"),
         pytest.param(NODE, "amd-1", id="node"),
         pytest.param(CLIENT, "operator", id="client"),
     ],
 )
 def test_its_subject_is_its_name(credential: Credential, name: str) -> None:
-    subject, issuer = parsed(credential).subject, parsed(credential).issuer
-    assert subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == name
-    assert issuer.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == "acme CA"
+    (common,) = parsed(credential).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    assert re.fullmatch(name, str(common.value))
+    assert parsed(credential).issuer == parsed(AUTHORITY).subject
+
+
+def test_two_authorities_of_one_name_and_day_have_subjects_of_their_own() -> None:
+    made = {describe(create_authority("acme CA", now=NOW).certificate).subject for _ in range(3)}
+    assert len(made) > 1
+
+
+@pytest.mark.parametrize("name", ["x" * 49, "x" * 100])
+def test_a_name_that_does_not_fit_is_refused(name: str) -> None:
+    assert len(describe(create_authority("x" * 48, now=NOW).certificate).subject) == 64
+    with pytest.raises(CertificateError, match="1 to 64 characters"):
+        create_authority(name, now=NOW)
+
+
+@pytest.mark.parametrize("kind", KeyType)
+def test_keys_are_of_the_kind_that_is_asked_for(kind: KeyType) -> None:
+    authority = create_authority("x", now=NOW, key_type=kind)
+    made = (
+        authority,
+        issue_node(authority, "n", names=["n"], now=NOW, key_type=kind),
+        issue_client(authority, "c", now=NOW, key_type=kind),
+    )
+    assert [describe(one.certificate).key_type for one in made] == [kind] * 3
+    hashed = parsed(authority).signature_hash_algorithm
+    assert hashed
+    assert hashed.name == ("sha384" if kind is KeyType.P384 else "sha256")
+    assert all(is_pair(one) for one in made)
+    assert is_issued_by(made[1].certificate, authority.certificate)
 
 
 # ------------------------------------------------------------------------------------------------ reading
@@ -221,7 +242,8 @@ def test_its_subject_is_its_name(credential: Credential, name: str) -> None:
 
 def test_describe_says_what_a_node_certificate_says() -> None:
     described = describe(NODE.certificate)
-    assert (described.subject, described.issuer, described.role) == ("amd-1", "acme CA", Role.NODE)
+    assert (described.subject, described.role, described.key_type) == ("amd-1", Role.NODE, "p256")
+    assert described.issuer == describe(AUTHORITY.certificate).subject
     assert described.names == ("10.0.0.11", "amd-1", "fd00::1")
     assert described.serial == f"{parsed(NODE).serial_number:x}"
     assert described.fingerprint == parsed(NODE).fingerprint(hashes.SHA256()).hex()
@@ -263,7 +285,7 @@ def test_describe_refuses_what_is_no_certificate(content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("after", "days_left", "renew"),
+    ("after", "left", "renew"),
     [
         pytest.param(timedelta(0), 365, False, id="new"),
         pytest.param(334 * DAY, 31, False, id="a month and a day before its end"),
@@ -273,9 +295,19 @@ def test_describe_refuses_what_is_no_certificate(content: bytes) -> None:
         pytest.param(365 * DAY + timedelta(hours=1), -1, True, id="an hour too late"),
     ],
 )
-def test_renewal_is_due_in_the_last_month(after: timedelta, days_left: int, renew: bool) -> None:
-    described = describe(NODE.certificate)
-    assert (described.days_left(NOW + after), described.needs_renewal(NOW + after)) == (days_left, renew)
+def test_renewal_is_due_in_the_last_month(after: timedelta, left: int, renew: bool) -> None:
+    expires = describe(NODE.certificate).not_after
+    assert (days_left(expires, NOW + after), needs_renewal(expires, NOW + after)) == (left, renew)
+
+
+def test_renewal_is_due_within_the_days_that_are_asked_for() -> None:
+    assert needs_renewal(NOW + 7 * DAY, NOW, days=7)
+    assert not needs_renewal(NOW + 8 * DAY, NOW, days=7)
+
+
+def test_a_certificate_that_ends_with_its_authority_is_not_renewed_over_and_over() -> None:
+    assert not needs_renewal(NOW + DAY, NOW, authority_expires=NOW + DAY)
+    assert needs_renewal(NOW + DAY, NOW, authority_expires=NOW + 2 * DAY)
 
 
 @every_certificate
@@ -292,6 +324,7 @@ def test_a_key_of_another_certificate_does_not_belong() -> None:
     [
         pytest.param(Credential(b"?", NODE.key), "not a certificate", id="no certificate"),
         pytest.param(Credential(NODE.certificate, PrivateKey(b"?")), "not a private key", id="no key"),
+        pytest.param(Credential(NODE.certificate[:200], NODE.key), "not a certificate", id="a torn certificate"),
         pytest.param(
             Credential(NODE.certificate, PrivateKey(NODE.key.reveal()[:80])), "not a private key", id="a torn key"
         ),
@@ -302,19 +335,27 @@ def test_a_pair_of_what_is_neither_is_an_error(credential: Credential, complaint
         is_pair(credential)
 
 
-def test_a_key_of_another_kind_is_an_error() -> None:
+def test_a_key_of_another_kind_does_not_belong() -> None:
     foreign = trustme.CA().issue_cert("x", key_type=trustme.KeyType.RSA)
-    with pytest.raises(CertificateError, match=r"^not an EC private key$"):
-        is_pair(Credential(NODE.certificate, PrivateKey(foreign.private_key_pem.bytes())))
+    assert not is_pair(Credential(NODE.certificate, PrivateKey(foreign.private_key_pem.bytes())))
+    assert is_pair(Credential(foreign.cert_chain_pems[0].bytes(), PrivateKey(foreign.private_key_pem.bytes())))
 
 
 def test_issued_by_looks_at_the_signature_and_not_at_the_name() -> None:
-    namesake = create_authority("acme CA", now=NOW)
     assert is_issued_by(NODE.certificate, AUTHORITY.certificate)
     assert is_issued_by(AUTHORITY.certificate, AUTHORITY.certificate)
-    assert not is_issued_by(NODE.certificate, namesake.certificate)
+    assert not is_issued_by(NODE.certificate, namesake(AUTHORITY).certificate)
     assert not is_issued_by(NODE.certificate, CLIENT.certificate)
     assert not is_issued_by(b"?", AUTHORITY.certificate)
+    assert not is_issued_by(NODE.certificate, b"?")
+
+
+def test_issued_by_takes_any_of_several_authorities() -> None:
+    new = create_authority("acme CA", now=NOW)
+    both = AUTHORITY.certificate + new.certificate
+    assert is_issued_by(NODE.certificate, both)
+    assert is_issued_by(issue_client(new, "c", now=NOW).certificate, both)
+    assert not is_issued_by(NODE.certificate, new.certificate)
 
 
 # --------------------------------------------------------------------------------------------------- keys
@@ -376,7 +417,7 @@ def test_private_keys_compare_by_content() -> None:
 
 TODAY = datetime.now(UTC)
 LIVE = create_authority("live CA", now=TODAY)
-STRANGER = create_authority("live CA", now=TODAY)
+STRANGER = namesake(LIVE)
 """Another authority of the same name."""
 
 
@@ -386,43 +427,6 @@ def live_node(authority: Credential = LIVE, **when: timedelta) -> Credential:
 
 def live_client(authority: Credential = LIVE, **when: timedelta) -> Credential:
     return issue_client(authority, "operator", now=TODAY + when.get("at", timedelta(0)))
-
-
-def context(
-    folder: Path, side: str, credential: Credential | None, trust: bytes, version: ssl.TLSVersion
-) -> ssl.SSLContext:
-    protocol = ssl.PROTOCOL_TLS_SERVER if side == "server" else ssl.PROTOCOL_TLS_CLIENT
-    made = ssl.SSLContext(protocol)
-    made.minimum_version = made.maximum_version = version
-    made.verify_mode = ssl.CERT_REQUIRED
-    made.load_verify_locations(cadata=trust.decode())
-    if credential:
-        file = folder / f"{side}.pem"
-        file.write_bytes(credential.certificate + credential.key.reveal())
-        made.load_cert_chain(file)
-    return made
-
-
-def shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> str:
-    """The TLS version that both ends agree on, after a byte each way; raises what either end complains of."""
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    near = client.wrap_bio(to_client, to_server, server_hostname=name)
-    far = server.wrap_bio(to_server, to_client, server_side=True)
-    steps: list[Callable[[], object]] = [near.do_handshake, far.do_handshake]
-    # In TLS 1.3 a client learns of its refusal only when it reads.
-    steps += [lambda: near.write(b"a"), lambda: far.read(1), lambda: far.write(b"b"), lambda: near.read(1)]
-    while steps:
-        stuck = True
-        for step in list(steps):
-            try:
-                step()
-            except ssl.SSLWantReadError:
-                continue
-            steps.remove(step)
-            stuck = False
-        if stuck and not (to_server.pending or to_client.pending):
-            break
-    return near.version() or "none"
 
 
 versions = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
