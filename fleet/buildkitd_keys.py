@@ -12,9 +12,9 @@ from collections.abc import Mapping  # noqa: TC003 - pydantic reads the annotati
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PlainValidator, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 
-from fleet.strict import Strict, shown
+from fleet.strict import Strict, Text, shown
 
 DEFAULT_IMAGE = "moby/buildkit:v0.32.2"
 _FLEETS_OWN = "is set by fleet"
@@ -130,15 +130,14 @@ def _number_or(pattern: str) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": [whole, {"type": "string", "pattern": f"^({pattern})$"}]})
 
 
-_Text = Annotated[str, StringConstraints(min_length=1)]
 _Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 _Size = Annotated[int | str, PlainValidator(_size), _number_or(f"{_SIZE}|{_PERCENTAGE}")]
 _Duration = Annotated[int | str, PlainValidator(_duration), _number_or(f"({_DURATION_PART})+")]
-_ContainerPath = Annotated[_Text, AfterValidator(_container_path)]
-_IpAddress = Annotated[_Text, AfterValidator(_ip_address)]
-_Subnet = Annotated[_Text, AfterValidator(_subnet)]
+_ContainerPath = Annotated[Text, AfterValidator(_container_path)]
+_IpAddress = Annotated[Text, AfterValidator(_ip_address)]
+_Subnet = Annotated[Text, AfterValidator(_subnet)]
 _RegistryName = Annotated[str, AfterValidator(_registry_name)]
-_Mirror = Annotated[_Text, AfterValidator(_mirror)]
+_Mirror = Annotated[Text, AfterValidator(_mirror)]
 
 
 def _setting(description: str, key: str | None = None) -> Any:
@@ -156,8 +155,8 @@ class _Log(Strict):
 
 class _Dns(Strict):
     nameservers: tuple[_IpAddress, ...] | None = _setting("Name servers of build steps.")
-    options: tuple[_Text, ...] | None = _setting("Options of resolv.conf, such as edns0.")
-    search_domains: tuple[_Text, ...] | None = _setting("Search domains of build steps.", "searchDomains")
+    options: tuple[Text, ...] | None = _setting("Options of resolv.conf, such as edns0.")
+    search_domains: tuple[Text, ...] | None = _setting("Search domains of build steps.", "searchDomains")
 
 
 class _History(Strict):
@@ -168,7 +167,7 @@ class _History(Strict):
 class _Cdi(Strict):
     disabled: bool | None = _setting("Switch device injection off (false).")
     spec_dirs: tuple[_ContainerPath, ...] | None = _setting("Directories of CDI files.", "specDirs")
-    auto_allowed: tuple[_Text, ...] | None = _setting("Devices builds get without asking.", "autoAllowed")
+    auto_allowed: tuple[Text, ...] | None = _setting("Devices builds get without asking.", "autoAllowed")
 
 
 class _GcSpace(Strict):
@@ -179,12 +178,12 @@ class _GcSpace(Strict):
 
 class _GcPolicy(_GcSpace):
     all: bool | None = _setting("Also collect internal and frontend records (false).")
-    filters: tuple[_Text, ...] | None = _setting("Which records: any filter that matches (all).")
+    filters: tuple[Text, ...] | None = _setting("Which records: any filter that matches (all).")
     keep_duration: _Duration | None = _setting("Records used this recently are kept (0).", "keepDuration")
 
 
 class _Oci(_GcSpace):
-    labels: dict[_Text, str] | None = _setting("Labels of the worker.")
+    labels: dict[Text, str] | None = _setting("Labels of the worker.")
     snapshotter: Literal["auto", "overlayfs", "fuse-overlayfs", "native", "stargz"] | None = _setting(
         "How layers are stored (auto)."
     )
@@ -195,11 +194,11 @@ class _Oci(_GcSpace):
     cni_config_path: _ContainerPath | None = _setting("CNI file (/etc/buildkit/cni.json).", "cniConfigPath")
     cni_binary_path: _ContainerPath | None = _setting("CNI programs (/opt/cni/bin).", "cniBinaryPath")
     cni_pool_size: _Count | None = _setting("CNI namespaces kept ready (0).", "cniPoolSize")
-    bridge_name: _Text | None = _setting("Bridge of network mode bridge (buildkit0).", "bridgeName")
+    bridge_name: Text | None = _setting("Bridge of network mode bridge (buildkit0).", "bridgeName")
     bridge_subnet: _Subnet | None = _setting("Its subnet (10.10.0.0/16).", "bridgeSubnet")
-    binary: _Text | None = _setting("OCI runtime in the container (buildkit-runc).")
-    default_cgroup_parent: _Text | None = _setting("Parent cgroup of build steps.", "defaultCgroupParent")
-    apparmor_profile: _Text | None = _setting("AppArmor profile, loaded on the host.", "apparmor-profile")
+    binary: Text | None = _setting("OCI runtime in the container (buildkit-runc).")
+    default_cgroup_parent: Text | None = _setting("Parent cgroup of build steps.", "defaultCgroupParent")
+    apparmor_profile: Text | None = _setting("AppArmor profile, loaded on the host.", "apparmor-profile")
     selinux: bool | None = _setting("Put SELinux labels on build steps (false).")
 
 
@@ -227,7 +226,7 @@ class _Dockerfile(Strict):
 
 class _Gateway(Strict):
     enabled: bool | None = _setting("Allow frontends from images, `# syntax=` (true).")
-    allowed_repositories: tuple[_Text, ...] | None = _setting(
+    allowed_repositories: tuple[Text, ...] | None = _setting(
         "Repositories such frontends may come from (any).", "allowedRepositories"
     )
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import ipaddress
 import re
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
-from fleet import strict, yamltree
+from fleet import strict, tls_keys, yamltree
 from fleet.buildkitd_keys import DEFAULT_IMAGE, REFUSED, DaemonConfig, checked_image
 from fleet.errors import InventoryError, Problem, UsageError
 from fleet.model import DEFAULT_PORT, NAME, BuildkitSpec, Connection, FleetSpec, HostSpec, Platform, SshSpec
-from fleet.strict import Strict, shown
+from fleet.strict import File, Files, Strict, Text, shown
+from fleet.tls_keys import Credential, Tls, key_pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,9 +56,9 @@ def parse(
 ) -> FleetSpec:
     """Parse an inventory; relative files are taken from the folder of `source`; raises InventoryError."""
     tree = yamltree.read(text, source)
-    problems = [*tree.problems, *_repeated(tree)]
+    problems = [*tree.problems, *_repeated(tree), *tls_keys.problems(tree)]
     try:
-        inventory = _Inventory.model_validate(tree.value, context=_Files(Path(source).parent, check_files))
+        inventory = _Inventory.model_validate(tree.value, context=Files(Path(source).parent, check_files))
     except ValidationError as error:
         problems += strict.problems(error, tree, json_schema(), _REFUSED)
     if problems:
@@ -75,14 +75,6 @@ def json_schema() -> dict[str, Any]:
 
 
 # -------------------------------------------------------------------------------------- single values
-
-
-@dataclass(frozen=True, slots=True)
-class _Files:
-    """Where the files named in an inventory are looked for, and how."""
-
-    folder: Path
-    exists: Callable[[Path], bool]
 
 
 _NAME_PATTERN = f"^({NAME.pattern})$"
@@ -129,18 +121,6 @@ def _user(value: str) -> str:
     return value
 
 
-def _file(value: str, given: ValidationInfo) -> str:
-    files = cast("_Files", given.context)
-    try:
-        path = files.folder / Path(value).expanduser()
-        exists = files.exists(path)
-    except (OSError, RuntimeError):  # a name too long, an unreadable folder, ~nobody
-        exists = False
-    if not exists:
-        raise ValueError(f"there is no file {shown(value)}")
-    return str(path)
-
-
 def _platform(value: str) -> str:
     Platform.parse(value)
     return value
@@ -149,19 +129,17 @@ def _platform(value: str) -> str:
 # -------------------------------------------------------------------------------------------- the file
 
 
-_Text = Annotated[str, StringConstraints(min_length=1)]
 _Port = Annotated[int, Field(ge=1, le=65535)]
-_File = Annotated[_Text, AfterValidator(_file)]
 _Name = Annotated[str, AfterValidator(_name)]
 _PlatformName = Annotated[str, AfterValidator(_platform)]
 _Platforms = Annotated[tuple[_PlatformName, ...], Field(min_length=1)]
 
 
 class _Ssh(Strict):
-    user: Annotated[_Text, AfterValidator(_user)] | None = Field(default=None, description="Login name.")
+    user: Annotated[Text, AfterValidator(_user)] | None = Field(default=None, description="Login name.")
     port: _Port | None = Field(default=None, description="TCP port of the SSH server.")
-    identity_file: _File | None = Field(default=None, description="Private key; relative to the inventory's folder.")
-    known_hosts_file: _File | None = Field(default=None, description="Trusted host keys; relative likewise.")
+    identity_file: File | None = Field(default=None, description="Private key; relative to the inventory's folder.")
+    known_hosts_file: File | None = Field(default=None, description="Trusted host keys; relative likewise.")
     sudo: bool | None = Field(default=None, description="Reach Docker through sudo, without a password (false).")
 
 
@@ -190,7 +168,7 @@ class _Host(Strict):
     connection: Literal["ssh", "local"] = Field(
         default="ssh", description="How its Docker Engine is reached; local: the Engine of this machine."
     )
-    address: Annotated[_Text | None, AfterValidator(_address)] = Field(
+    address: Annotated[Text | None, AfterValidator(_address)] = Field(
         default=None,
         validate_default=True,
         description="IP address or name; a local host's default is 127.0.0.1.",
@@ -202,6 +180,9 @@ class _Host(Strict):
     platforms: _Platforms | None = Field(
         default=None,
         description="What it may build, such as linux/arm64; all that it runs natively if left out.",
+    )
+    tls: Credential | None = Field(
+        default=None, description="The node's certificate, issued by somebody else; needs tls.ca of the fleet."
     )
 
 
@@ -216,6 +197,7 @@ class _Inventory(Strict):
     ssh: _Ssh = Field(
         default_factory=_Ssh, description="How to log in, for all hosts; the rest is left to ~/.ssh/config."
     )
+    tls: Tls = Field(default_factory=Tls, description="Where certificates come from, and how long they last.")
     hosts: dict[_Name, _Host] = Field(
         min_length=1,
         description="The machines by name.",
@@ -223,7 +205,10 @@ class _Inventory(Strict):
     )
 
 
-_REFUSED: dict[yamltree.Path, str] = {("buildkit", "config", *key): why for key, why in REFUSED.items()}
+_REFUSED: dict[yamltree.Path, str] = {
+    **{("buildkit", "config", *key): why for key, why in REFUSED.items()},
+    **{("tls", *key): why for key, why in tls_keys.REFUSED.items()},
+}
 
 
 def _repeated(tree: Tree) -> Iterator[Problem]:
@@ -267,6 +252,7 @@ def _spec(inventory: _Inventory) -> FleetSpec:
             inventory.buildkit.image, config.model_dump(by_alias=True, exclude_unset=True) if config else {}
         ),
         hosts=tuple(_host_spec(name, host, inventory.ssh) for name, host in inventory.hosts.items()),
+        tls=inventory.tls.spec(),
     )
 
 
@@ -280,4 +266,5 @@ def _host_spec(name: str, host: _Host, ssh: _Ssh) -> HostSpec:
         connection=Connection(host.connection),
         ssh=SshSpec() if host.connection == "local" else SshSpec(**login),
         platforms=tuple(Platform.parse(platform) for platform in host.platforms or ()),
+        tls=key_pair(host.tls),
     )

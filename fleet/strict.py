@@ -1,15 +1,17 @@
-"""Models that take exactly their keys and types; what pydantic says against a tree, in plain words."""
+"""Models that take exactly their keys and types, and files that exist; what pydantic says, in plain words."""
 
 from __future__ import annotations
 
 import difflib
 import reprlib
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError, ValidationInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from pydantic.json_schema import JsonSchemaValue
     from pydantic_core import ErrorDetails
@@ -27,6 +29,31 @@ class Strict(BaseModel):
         extra="forbid",
         model_title_generator=lambda model: model.__name__.lstrip("_"),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The validation context: where the files named in a tree are looked for, and how."""
+
+    folder: FilePath
+    exists: Callable[[FilePath], bool]
+
+
+def _file(value: str, given: ValidationInfo) -> str:
+    files = cast("Files", given.context)
+    try:
+        path = (files.folder / FilePath(value).expanduser()).absolute()
+        exists = files.exists(path)
+    except (OSError, RuntimeError):  # a name too long, an unreadable folder, ~nobody
+        exists = False
+    if not exists:
+        raise ValueError(f"there is no file {shown(value)}")
+    return str(path)
+
+
+Text = Annotated[str, StringConstraints(min_length=1)]
+File = Annotated[Text, AfterValidator(_file)]
+"""A file that there is; its absolute path once validated."""
 
 
 def problems(

@@ -14,12 +14,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fleet.model import BuildkitSpec, Connection, FleetSpec, HostSpec, Platform, SshSpec
+from fleet.model import BuildkitSpec, Connection, FleetSpec, HostSpec, KeyPair, Platform, SshSpec, TlsSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_CHECKERS = ("inventory.py", "yamltree.py", "strict.py", "buildkitd_keys.py", "model.py")
+_CHECKERS = ("inventory.py", "yamltree.py", "strict.py", "buildkitd_keys.py", "tls_keys.py", "model.py")
 _KEPT = 16
 
 
@@ -48,9 +48,9 @@ def _key(path: Path) -> str:
 
 
 def _files(spec: FleetSpec) -> Iterable[str]:
-    return {
-        file for host in spec.hosts for file in (host.ssh.identity_file, host.ssh.known_hosts_file) if file is not None
-    }
+    logins = [file for host in spec.hosts for file in (host.ssh.identity_file, host.ssh.known_hosts_file)]
+    pairs = [pair for pair in (spec.tls.ca, spec.tls.client, *(host.tls for host in spec.hosts)) if pair]
+    return {file for file in (*logins, *(file for pair in pairs for file in (pair.cert, pair.key))) if file}
 
 
 def _remember(directory: Path, name: str, spec: FleetSpec) -> None:
@@ -64,6 +64,7 @@ def _remember(directory: Path, name: str, spec: FleetSpec) -> None:
 
 
 def _restored(tree: dict[str, Any]) -> FleetSpec:
+    tls = tree["tls"]
     return FleetSpec(
         name=tree["name"],
         buildkit=BuildkitSpec(**tree["buildkit"]),
@@ -74,8 +75,21 @@ def _restored(tree: dict[str, Any]) -> FleetSpec:
                     "connection": Connection(host["connection"]),
                     "ssh": SshSpec(**host["ssh"]),
                     "platforms": tuple(Platform(**platform) for platform in host["platforms"]),
+                    "tls": _key_pair(host["tls"]),
                 }
             )
             for host in tree["hosts"]
         ),
+        tls=TlsSpec(
+            **{
+                **tls,
+                "ca": _key_pair(tls["ca"]),
+                "ca_passphrase_command": tuple(tls["ca_passphrase_command"]),
+                "client": _key_pair(tls["client"]),
+            }
+        ),
     )
+
+
+def _key_pair(tree: dict[str, Any] | None) -> KeyPair | None:
+    return KeyPair(**tree) if tree else None
