@@ -36,7 +36,7 @@ demo: $(VENV)/.synced lab ## from nothing to a native multi-platform build
 	. .lab/env && $(RUN)python -m tests.demo
 
 bench: $(VENV)/.synced lab ## the figures that README quotes
-	. .lab/env && $(RUN)python -m benchmarks.foundation --write
+	. .lab/env && $(RUN)python -m benchmarks.foundation --write && $(RUN)python -m benchmarks.certificates --write
 
 schema: $(VENV)/.synced ## the JSON Schema of the inventory
 	$(RUN)fleet schema > docs/inventory.schema.json

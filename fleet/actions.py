@@ -34,9 +34,10 @@ class IssueClient:
 
 @dataclass(frozen=True, slots=True)
 class PullImage:
-    """Bring BuildKit's image to the host."""
+    """Bring BuildKit's image to the host, and mark it as pulled."""
 
     reference: str
+    mark: str
 
     def __str__(self) -> str:
         return f"pull {self.reference}"
@@ -55,11 +56,67 @@ class RemoveDaemon:
 
 
 @dataclass(frozen=True, slots=True)
+class Drain:
+    """Keep new builds away: noted at the daemon, for every client to heed."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return "keep new builds away"
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitIdle:
+    """Let another node take over in this machine's builder, and wait until the daemon's builds have ended.
+
+    `alone`: no other node runs what it runs.
+    """
+
+    name: str
+    alone: bool
+
+    def __str__(self) -> str:
+        return "wait until its builds have ended" + (", it is the only one of its architecture" if self.alone else "")
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """Stop a daemon, and keep its container under another name until its successor has proved itself."""
+
+    container: str
+    name: str
+    grace: int = GRACE
+
+    def __str__(self) -> str:
+        return f"stop {self.name} and set it aside (the cache stays)"
+
+
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """Give a container that was set aside its name again, in place of its successor, and start it."""
+
+    container: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"put the former {self.name} back"
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Let new builds come again."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return "let builds come again"
+
+
+@dataclass(frozen=True, slots=True)
 class CreateDaemon:
     """Issue a node certificate, make the container and put certificates and configuration in."""
 
     wanted: DaemonSpec
-    pulled: bool
 
     def __str__(self) -> str:
         return f"create {self.wanted.name} with a new certificate"
@@ -97,13 +154,27 @@ class RemoveVolume:
 
 @dataclass(frozen=True, slots=True)
 class RemoveImage:
-    """Remove the image that fleet pulled, unless something else uses it."""
+    """Remove an image that bears the mark, unless something else uses it."""
 
     reference: str
+    mark: str
 
     def __str__(self) -> str:
-        return f"remove the image {self.reference}, unless something else uses it"
+        return f"remove the image {self.reference}, if fleet pulled it and nothing else uses it"
 
 
 VaultAction = CreateAuthority | IssueClient
-LaneAction = PullImage | RemoveDaemon | CreateDaemon | StartDaemon | AwaitReady | RemoveVolume | RemoveImage
+LaneAction = (
+    PullImage
+    | Drain
+    | AwaitIdle
+    | SetAside
+    | PutBack
+    | Resume
+    | RemoveDaemon
+    | CreateDaemon
+    | StartDaemon
+    | AwaitReady
+    | RemoveVolume
+    | RemoveImage
+)

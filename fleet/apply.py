@@ -1,101 +1,31 @@
-"""Carry out a plan: the vault, then every host's lane side by side, then the builder; tell it as events."""
+"""Carry out a plan: the vault, then the hosts' lanes, then the builder; tell it as events."""
 
 from __future__ import annotations
 
+import threading
 import time
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from certs.authority import describe
 from fleet import buildx
-from fleet.actions import (
-    AwaitReady,
-    CreateAuthority,
-    CreateDaemon,
-    IssueClient,
-    PullImage,
-    RemoveDaemon,
-    RemoveImage,
-    RemoveVolume,
-    StartDaemon,
-)
-from fleet.daemon import last_words
-from fleet.errors import BuilderError, FleetError, HostError
-from fleet.health import not_native
-from fleet.model import ApiFacts, Down, HostFacts, Platform, Stage
+from fleet.act import Worker
+from fleet.actions import CreateAuthority, IssueClient
+from fleet.errors import BuilderError
+from fleet.model import Down, Stage
 from fleet.observe import PROBE_TIMEOUT
-from fleet.parallel import gather
+from fleet.parallel import Gathering, gather
 from fleet.plan import able_platforms, builder_steps, plan
-from fleet.route import native_platforms
+from fleet.report import Event, Outcome, Report, Result
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from fleet.actions import LaneAction
-    from fleet.model import Facts, FleetSpec, HostSpec
+    from fleet.lane import Lane
+    from fleet.model import Facts, FleetSpec, Platform
     from fleet.observe import Connections
-    from fleet.plan import Lane, Plan
-    from fleet.ports import Engine, World
-
-READY_TIMEOUT = 90.0
-"""Seconds from start to the first answer: an emulated or loaded host takes tens of seconds."""
-
-
-REFUSAL_TIMEOUT = 10.0
-"""Seconds after which a certificate that is refused all the time will not be accepted any more."""
-
-
-class Result(StrEnum):
-    """How a lane or the builder's steps ended."""
-
-    DONE = "done"
-    UNCHANGED = "unchanged"
-    FAILED = "failed"
-    BLOCKED = "blocked"
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that began, ended or failed, on a node, in the vault or at the builder."""
-
-    subject: str
-    text: str
-    state: str = "begun"
-    """begun, note, done or failed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How one subject ended, after how many seconds, and why it failed."""
-
-    subject: str
-    result: Result
-    seconds: float = 0.0
-    failure: Down | None = None
-    warning: Down | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether the subject is as it is wanted."""
-        return self.result in {Result.DONE, Result.UNCHANGED}
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """How a run ended: one outcome a host, and the builder's."""
-
-    nodes: tuple[Outcome, ...]
-    builder: Outcome
-
-    @property
-    def exit_code(self) -> int:
-        """0 done, 1 failed, 3 partly done."""
-        outcomes = (*self.nodes, self.builder)
-        if all(outcome.ok for outcome in outcomes):
-            return 0
-        return 3 if any(outcome.ok for outcome in self.nodes) else 1
+    from fleet.plan import Plan
+    from fleet.ports import World
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +36,8 @@ class Applier:
     world: World
     connections: Connections
     emit: Callable[[Event], None]
+    stop: threading.Event = field(default_factory=threading.Event)
+    _registering: threading.Lock = field(default_factory=threading.Lock)
 
     def up(self, facts: Facts, decided: Plan, *, only: Collection[str] = ()) -> Report:
         """Carry out a plan of `plan`; raises VaultError and BuilderError before any host is touched."""
@@ -121,7 +53,7 @@ class Applier:
 
     def down(self, decided: Plan) -> Report:
         """Carry out a plan of `plan_down`."""
-        builder = self._steps(decided.builder, decided.builder_blocked)
+        builder = self.register(decided.builder, decided.builder_blocked)
         return Report(self._lanes(decided, None, {}), builder)
 
     def _vault(self, action: CreateAuthority | IssueClient) -> None:
@@ -133,88 +65,50 @@ class Applier:
                 self.world.vault.issue_client(name, self.world.now())
         self.emit(Event("vault", str(action), "done"))
 
+    # ------------------------------------------------------------------------------------------------- hosts
+
     def _lanes(self, decided: Plan, facts: Facts | None, ready: dict[str, tuple[Platform, ...]]) -> tuple[Outcome, ...]:
+        """All lanes side by side, but those that disturb builds by turns.
+
+        An interrupt lets every host come to a state in which it can be left alone; a second one does not wait.
+        """
+        worker = Worker(
+            self.spec,
+            self.world,
+            self.connections,
+            self.emit,
+            facts,
+            ready,
+            partial(self._take_over, decided, facts, ready),
+            self.stop,
+        )
         hosts = {host.name: host for host in self.spec.hosts}
-        tasks = {name: partial(self._lane, hosts[name], lane, facts, ready) for name, lane in decided.lanes.items()}
-        return tuple(gather(tasks).values())
-
-    def _lane(self, host: HostSpec, lane: Lane, facts: Facts | None, ready: dict[str, tuple[Platform, ...]]) -> Outcome:
-        if lane.blocked:
-            self.emit(Event(host.name, f"{lane.blocked.stage}: {lane.blocked.reason}", "failed"))
-            return Outcome(host.name, Result.BLOCKED, failure=lane.blocked)
-        started = time.monotonic()
+        run = {name: partial(worker.run, hosts[name], lane) for name, lane in decided.lanes.items()}
+        under_way = Gathering({"hosts": partial(_in_turn, run, decided.lanes, self.stop)})
         try:
-            for action in lane.actions:
-                self.emit(Event(host.name, str(action)))
-                self._act(host, action, facts, ready)
-        except Exception as error:  # a lane ends alone, whatever it was
-            failure = _failure(error)
-            self.emit(Event(host.name, f"{failure.stage}: {failure.reason}", "failed"))
-            return Outcome(host.name, Result.FAILED, time.monotonic() - started, failure)
-        result = Result.DONE if lane.actions else Result.UNCHANGED
-        self.emit(Event(host.name, "done" if lane.actions else "nothing to do", "done"))
-        return Outcome(host.name, result, time.monotonic() - started, warning=lane.warning)
+            [done] = under_way.results().values()
+        except KeyboardInterrupt:
+            self.stop.set()
+            self.emit(Event("fleet", "stopping once every host can be left alone; again to stop at once", "note"))
+            [done] = under_way.results().values()
+        return tuple(done[name] for name in decided.lanes)
 
-    def _act(
-        self,
-        host: HostSpec,
-        action: LaneAction,
-        facts: Facts | None,
-        ready: dict[str, tuple[Platform, ...]],
+    # ----------------------------------------------------------------------------------------------- builder
+
+    def _take_over(
+        self, decided: Plan, facts: Facts | None, ready: Mapping[str, tuple[Platform, ...]], name: str
     ) -> None:
-        engine = self.connections.get(host).engine()
-        match action:
-            case PullImage(reference):
-                engine.pull(reference, lambda text: self.emit(Event(host.name, text, "note")))
-            case RemoveDaemon(container, _, grace):
-                engine.remove(container, grace=grace)
-            case CreateDaemon(wanted, pulled):
-                credential, trust = self.world.vault.issue_node(host.name, wanted.names, self.world.now())
-                engine.create(
-                    wanted,
-                    describe(credential.certificate),
-                    wanted.files(credential, trust),
-                    pulled=wanted.image if pulled else None,
-                )
-            case StartDaemon(name):
-                engine.start(name)
-            case AwaitReady():
-                found = facts.nodes[host.name].host if facts else None
-                ready[host.name] = self._await_ready(host, found if isinstance(found, HostFacts) else None, engine)
-            case RemoveVolume(name):
-                engine.remove_volume(name)
-            case RemoveImage(reference):
-                engine.remove_image(reference)
-
-    def _await_ready(self, host: HostSpec, found: HostFacts | None, engine: Engine) -> tuple[Platform, ...]:
-        """The platforms that the daemon proves to run natively; raises HostError when it does not get there."""
-        since = time.monotonic()
-        deadline = since + READY_TIMEOUT
-        same: tuple[Stage, str] | None = None
-        while True:
-            api = self.world.prober.probe(host, timeout=5.0)
-            if isinstance(api, ApiFacts):
-                if platforms := native_platforms(host, api, found):
-                    return platforms
-                problem = not_native(host, api, found, platforms) or Down(Stage.NATIVE, "nothing is native")
-                raise HostError(problem.stage, problem.reason, problem.remedy)
-            self._refuse_crashed(host, engine)
-            since = since if (why := (api.stage, api.reason)) == same else time.monotonic()
-            same = why
-            settled = api.stage is Stage.TLS and not api.late and time.monotonic() - since > REFUSAL_TIMEOUT
-            if settled or time.monotonic() > deadline:
-                raise HostError(api.stage, api.reason, api.remedy)
-            time.sleep(0.2)
-
-    def _refuse_crashed(self, host: HostSpec, engine: Engine) -> None:
-        for daemon in engine.survey(self.spec.name).daemons:
-            if daemon.node == host.name and daemon.state in {"restarting", "exited", "dead"}:
-                last = last_words(engine.logs(daemon.id, tail=60))
-                raise HostError(
-                    Stage.CONTAINER,
-                    f"{daemon.name} does not stay up ({daemon.detail}); its last lines:\n{last}",
-                    f"correct buildkit.config or the image; see docker logs {daemon.name} on the host",
-                )
+        """Give what this node owns to others, as far as they run it; plain buildx sends nothing more there then."""
+        if facts is None or not facts.builder.registered or decided.builder_blocked:
+            return
+        # Whoever stands by in the builder helps out, also where the run has nothing to do.
+        helpers = {*decided.lanes, *(node.name for node in facts.builder.nodes)}
+        able = able_platforms(self.spec, facts, helpers, ready)
+        able.pop(name, None)
+        with self._registering:
+            steps, _ = builder_steps(self.spec, able, self.world.builder.read(self.spec.name), facts.vault)
+            for step in steps:
+                self.world.builder.run(buildx.arguments(self.spec.name, step))
 
     def _register(self, facts: Facts, decided: Plan, ready: dict[str, tuple[Platform, ...]]) -> Outcome:
         """The builder takes the nodes that are ready now, not those that the plan expected."""
@@ -232,9 +126,12 @@ class Applier:
         now = {host.name: replace(facts.nodes[host.name], api=answers[host.name]) for host in late}
         seen = replace(facts, nodes={**facts.nodes, **now})
         able = able_platforms(self.spec, seen, decided.lanes, ready)
-        return self._steps(*builder_steps(self.spec, able, facts.builder, facts.vault))
+        # Nodes may have been drained in between.
+        builder = self.world.builder.read(self.spec.name) if facts.builder.registered else facts.builder
+        return self.register(*builder_steps(self.spec, able, builder, facts.vault))
 
-    def _steps(self, steps: tuple[buildx.Step, ...], blocked: Down | None) -> Outcome:
+    def register(self, steps: tuple[buildx.Step, ...], blocked: Down | None) -> Outcome:
+        """Carry out the steps of `plan.builder_steps`, and see that buildx has stored what they say."""
         if blocked:
             self.emit(Event("builder", f"{blocked.reason}", "failed"))
             return Outcome("builder", Result.BLOCKED, failure=blocked)
@@ -262,13 +159,36 @@ class Applier:
                 raise BuilderError(f"buildx did not store node {name} as it was asked to", "run fleet up again")
 
 
-def _failure(error: Exception) -> Down:
-    match error:
-        case HostError():
-            return Down(error.stage, error.message, error.remedy)
-        case FleetError():
-            return Down(Stage.CONTAINER, error.message, error.remedy)
-        case _:
-            return Down(
-                Stage.CONTAINER, f"a bug of fleet: {type(error).__name__}: {error}", "report it, with this line"
-            )
+def _in_turn(
+    run: Mapping[str, Callable[[], Outcome]], lanes: Mapping[str, Lane], stop: threading.Event
+) -> dict[str, Outcome]:
+    """What disturbs no builds first, side by side, as it may bring those that take over; then the others by turns.
+
+    One node of an architecture at a time, the very first alone; no turn is begun once a successor has failed.
+    """
+    done = gather({name: run[name] for name, lane in lanes.items() if not lane.turn})
+    turns: dict[str, list[str]] = {}
+    for name, lane in lanes.items():
+        if lane.turn:
+            turns.setdefault(lane.turn, []).append(name)
+    failed = [name for name, outcome in done.items() if outcome.result is Result.FAILED and lanes[name].undo]
+
+    def one(name: str) -> Outcome:
+        if failed and not stop.is_set():
+            why = Down(Stage.CONTAINER, f"not begun, as {failed[0]} failed", f"mend {failed[0]}, then fleet up")
+            return Outcome(name, Result.BLOCKED, failure=why)
+        outcome = run[name]()
+        if not outcome.ok:
+            failed.append(name)
+        return outcome
+
+    def in_order(names: Sequence[str]) -> dict[str, Outcome]:
+        return {name: one(name) for name in names}
+
+    if turns:
+        (canary, *first), *others = turns.values()
+        done[canary] = one(canary)
+        rest = gather({names[0]: partial(in_order, names) for names in (first, *others) if names})
+        for outcomes in rest.values():
+            done |= outcomes
+    return done

@@ -10,7 +10,9 @@ from fleet import buildkitd
 from fleet.model import object_name
 
 if TYPE_CHECKING:
-    from certs.authority import Credential
+    from collections.abc import Sequence
+
+    from certs.certificate import Credential
 
 RECIPE = "1"
 """Raised when fleet itself makes containers differently, so that an upgrade of fleet replaces them."""
@@ -40,7 +42,11 @@ class DaemonSpec:
     names: tuple[str, ...]
     """What the node's certificate is valid for."""
     authority: str
-    """Fingerprint of the CA that the daemon trusts and its certificate comes from."""
+    """Fingerprint of the CA that its certificate comes from."""
+    trust: tuple[str, ...] = ()
+    """Fingerprints of the CAs whose clients it lets in."""
+    brought: str = ""
+    """Serial number of the certificate that the inventory brings for it; empty: it gets one of its own."""
 
     @property
     def name(self) -> str:
@@ -56,7 +62,9 @@ class DaemonSpec:
             "port": f"{self.bind}:{self.port}",
             "config": hashlib.sha256(self.config.encode()).hexdigest()[:16],
             "names": " ".join(self.names),
-            "authority": self.authority[:16],
+            "authority": short(self.authority),
+            "trust": trust_setting(self.trust),
+            "brought": self.brought,
         }
 
     @property
@@ -76,6 +84,33 @@ class DaemonSpec:
             buildkitd.KEY_PATH: (credential.key.reveal(), 0o600),
             **dict.fromkeys(EMULATORS, (b"", 0o644)),
         }
+
+
+def aside(name: str) -> str:
+    """The name of a daemon's container while its successor proves itself."""
+    return f"{name}.aside"
+
+
+def trust_setting(fingerprints: Sequence[str]) -> str:
+    """The CAs that a daemon trusts, as its label remembers them."""
+    return " ".join(map(short, fingerprints))
+
+
+def short(fingerprint: str) -> str:
+    """Enough of a fingerprint to tell CAs apart in a label."""
+    return fingerprint[:16]
+
+
+def in_use(connections: str) -> bool:
+    """Whether a daemon has let a client in, by the Linux kernel's tables of TCP (/proc/PID/net/tcp and tcp6).
+
+    A connection that it has not accepted yet has no inode.
+    """
+    rows = [line.split() for line in connections.splitlines()]
+    return any(row[1].endswith(_PORT) and row[3] == _ESTABLISHED and row[9] != "0" for row in rows if len(row) > 9)
+
+
+_PORT, _ESTABLISHED = f":{buildkitd.CONTAINER_PORT:04X}", "01"
 
 
 def last_words(log: str, *, lines: int = 5) -> str:

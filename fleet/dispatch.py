@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from fleet import buildx, route
+from fleet import buildx, notes, route
 from fleet.errors import RoutingError, UsageError
 from fleet.health import node_health
 from fleet.model import BuilderNode, Down, NodeFacts, Platform
 from fleet.parallel import Gathering
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from fleet.model import ApiFacts, FleetSpec, HostSpec, NodeHealth
-    from fleet.ports import Builder, Prober
+    from fleet.ports import Builder
 
 PROBE_TIMEOUT = 1.0
 """Seconds that a node has to answer before a build: a healthy one takes milliseconds."""
@@ -26,13 +27,30 @@ PROBE_TIMEOUT = 1.0
 LATE_TIMEOUT = 15.0
 """Seconds for a node that is alive but slow, when the build cannot do without it."""
 
+SILENT_TIMEOUT = 20.0
+"""Seconds for the owner of a platform that nobody else has to come back, as a restart takes: what buildx waits."""
+
+PASSING_TIMEOUT = 300.0
+"""Seconds for a node whose daemon fleet is replacing: its builds end first, and a slow host starts slowly."""
+
+LOOK_EVERY = 0.2
+"""Seconds between two looks at a node that is waited for."""
+
+
+class Probes(Protocol):
+    """What of a Prober a build needs."""
+
+    def probe(self, host: HostSpec, *, timeout: float) -> ApiFacts | Down:
+        """What the daemon answers within `timeout` seconds, or the stage at which it does not."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Dispatcher:
     """What dispatching needs: `builder` holds fleet's own definitions, the user's builder is not touched."""
 
     spec: FleetSpec
-    prober: Prober
+    prober: Probes
     builder: Builder
     driver_options: Mapping[str, str]
     owners: Mapping[Platform, str]
@@ -60,14 +78,35 @@ class Dispatcher:
         return self.builder.call(("build", "--builder", name, *wanted, *arguments))
 
     def _health(self, wanted: Sequence[Platform]) -> tuple[NodeHealth, ...]:
-        """Every node's health; one that is late is waited for when without it a platform has nobody."""
+        """Every node's health; nodes that may soon be fit are waited for when without them a platform has nobody."""
         answers = self._ask(self.spec.hosts, PROBE_TIMEOUT, enough=partial(self._owners_answer, wanted))
         nodes = self._judged(answers)
-        late = [host for host in self.spec.hosts if isinstance(said := answers.get(host.name), Down) and said.late]
-        if late and (route.refusals(wanted, nodes) or not wanted):
-            self.narrate(f"waiting for {', '.join(host.name for host in late)}, slow to answer")
-            nodes = self._judged(answers | self._ask(late, LATE_TIMEOUT))
-        return nodes
+        began, told, replaced = time.monotonic(), False, set[str]()
+        while True:
+            needed = wanted or tuple(filter(None, (self._default(nodes),)))
+            waited = time.monotonic() - began
+            replaced |= {name for name, answer in answers.items() if (d := notes.drain(answer)) and d.passing}
+            hopes = [h for h in self.spec.hosts if self._patience(h, answers.get(h.name), needed, replaced) > waited]
+            if not hopes or (needed and not route.refusals(needed, nodes)):
+                return nodes
+            if not told:
+                told = True
+                self.narrate(f"waiting for {', '.join(host.name for host in hopes)}: {_reasons(hopes, nodes)}")
+            answers |= self._ask(hopes, LATE_TIMEOUT)
+            nodes = self._judged(answers)
+            time.sleep(LOOK_EVERY)
+
+    def _patience(
+        self, host: HostSpec, answer: ApiFacts | Down | None, wanted: Sequence[Platform], replaced: Collection[str]
+    ) -> float:
+        """For how many seconds a node that is not fit now is worth waiting for; `replaced`: it said so before."""
+        if isinstance(answer, Down) and host.name in replaced:
+            return PASSING_TIMEOUT
+        if isinstance(answer, Down):
+            owned = [platform for platform in wanted if self.owners.get(platform) == host.name]
+            return LATE_TIMEOUT if answer.late else SILENT_TIMEOUT if owned else 0
+        drain = notes.drain(answer)
+        return PASSING_TIMEOUT if drain and drain.passing else 0
 
     def _ask(
         self,
@@ -95,11 +134,14 @@ class Dispatcher:
     def _platforms(self, parsed: buildx.BuildArguments, nodes: Sequence[NodeHealth]) -> tuple[Platform, ...]:
         if parsed.platforms:
             return parsed.platforms
-        default = route.default_platform(os.uname().machine, nodes, self.owners)
+        default = self._default(nodes)
         if default is None:
             raise RoutingError("no node answers", "fleet status")
         self.narrate(f"no --platform given: building for {default}")
         return (default,)
+
+    def _default(self, nodes: Sequence[NodeHealth]) -> Platform | None:
+        return route.default_platform(os.uname().machine, nodes, self.owners)
 
     def _choose(self, platforms: Sequence[Platform], nodes: Sequence[NodeHealth]) -> dict[str, list[Platform]]:
         if refused := route.refusals(platforms, nodes):
@@ -130,3 +172,8 @@ class Dispatcher:
         for step in buildx.steps(self.builder.read(name).nodes, nodes):
             self.builder.run(buildx.arguments(name, step))
         return name
+
+
+def _reasons(hosts: Iterable[HostSpec], nodes: Sequence[NodeHealth]) -> str:
+    names = {host.name for host in hosts}
+    return "; ".join(dict.fromkeys(node.reason for node in nodes if node.name in names and node.reason))

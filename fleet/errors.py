@@ -8,6 +8,7 @@ FleetError                      has a message and, where there is one, a remedy:
 ├── HostError                   one host failed, at a stage                                exit 1 or 3
 │   ├── Unreachable             nothing can be said about the host
 │   └── EngineError             Docker refused a request
+├── Busy                        somebody else is changing the fleet                        exit 1
 └── RoutingError                no node may build what was asked                           exit 1
 """
 
@@ -87,6 +88,10 @@ class Unreachable(HostError):
 
 class EngineError(HostError):
     """Docker on the host refused a request."""
+
+
+class Busy(FleetError):
+    """Somebody else is changing the fleet."""
 
 
 class RoutingError(FleetError):

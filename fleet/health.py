@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fleet.model import ApiFacts, Down, Health, HostFacts, NodeHealth, Snapshot, Stage, object_name
+from fleet import notes
+from fleet.certificates import node_problem, problems
+from fleet.model import ApiFacts, Connection, Down, Health, HostFacts, NodeHealth, Snapshot, Stage, object_name
+from fleet.quantities import size
 from fleet.route import native_platforms
 
 if TYPE_CHECKING:
@@ -16,6 +19,12 @@ if TYPE_CHECKING:
 CLOCK_LIMIT = 30.0
 """Seconds; certificates tolerate minutes, but a clock that drifts so far will drift further."""
 
+SPARE_SHARE = 10
+"""One part in so many of a disk is to stay free: BuildKit's own garbage collection aims for twice that."""
+
+SPARE_LIMIT = 10_000_000_000
+"""Bytes; of a large disk no more has to stay free."""
+
 
 def snapshot(spec: FleetSpec, facts: Facts, taken: datetime) -> Snapshot:
     """The fleet's health as the facts show it."""
@@ -24,18 +33,40 @@ def snapshot(spec: FleetSpec, facts: Facts, taken: datetime) -> Snapshot:
         fleet=spec.name,
         taken=taken,
         builder=facts.builder,
-        nodes=tuple(node_health(spec, host, facts.nodes[host.name], owned.get(host.name, ())) for host in spec.hosts),
+        nodes=tuple(
+            node_health(
+                *(spec, host, facts.nodes[host.name], owned.get(host.name, ())), now=taken, common=facts.common_skew
+            )
+            for host in spec.hosts
+        ),
+        joined=spec.joined,
+        problems=problems(spec, facts.vault, taken),
     )
 
 
-def node_health(spec: FleetSpec, host: HostSpec, facts: NodeFacts, owns: tuple[Platform, ...]) -> NodeHealth:
-    """One node's health: what its daemon does counts, the way over SSH says why it does not."""
+def node_health(
+    spec: FleetSpec,
+    host: HostSpec,
+    facts: NodeFacts,
+    owns: tuple[Platform, ...],
+    *,
+    now: datetime | None = None,
+    common: float | None = None,
+) -> NodeHealth:
+    """One node's health: what its daemon does counts, the way over SSH says why it does not.
+
+    `now`: to judge its certificate by; `common`: to judge its clock by, see `Facts.common_skew`.
+    """
     api = facts.api if isinstance(facts.api, ApiFacts) else None
     found = facts.host if isinstance(facts.host, HostFacts) else None
     platforms = native_platforms(host, api, found) if api else ()
-    health, why = _judge(spec, host, facts, platforms)
+    health, why = _judge(spec, host, facts, platforms, common)
     arch = found.arch if found else api.platforms[0].arch if api and api.platforms else None
     daemon = _daemon_certificate(spec, host, found)
+    certificate = api.certificate if api and api.certificate else daemon
+    ending = node_problem(spec, host, certificate, now) if now else None
+    if ending and (health is Health.READY or (why and why.stage is Stage.TLS)):
+        health, why = Health.DEGRADED if health is Health.READY else health, ending
     return NodeHealth(
         name=host.name,
         address=host.address,
@@ -44,10 +75,10 @@ def node_health(spec: FleetSpec, host: HostSpec, facts: NodeFacts, owns: tuple[P
         owns=owns,
         health=health,
         reason=f"{why.stage}: {why.reason}" if why else None,
-        remedy=why.remedy if why else None,
+        remedy=_remedy(host, why) if why else None,
         buildkit=api.version.removeprefix("v") if api else None,
         active_builds=api.active_builds if api else None,
-        certificate=api.certificate if api else daemon,
+        certificate=certificate,
         cache_bytes=api.cache_bytes if api else None,
         free_bytes=found.free_bytes if found else None,
         latency_ms=api.latency_ms if api else None,
@@ -55,19 +86,23 @@ def node_health(spec: FleetSpec, host: HostSpec, facts: NodeFacts, owns: tuple[P
 
 
 def _judge(
-    spec: FleetSpec, host: HostSpec, facts: NodeFacts, platforms: tuple[Platform, ...]
+    spec: FleetSpec, host: HostSpec, facts: NodeFacts, platforms: tuple[Platform, ...], common: float | None
 ) -> tuple[Health, Down | None]:
     if isinstance(facts.api, ApiFacts):
+        if drain := notes.drain(facts.api):
+            return Health.DRAINED, drained(host, drain)
         if isinstance(facts.host, Down):
             return Health.DEGRADED, facts.host
         problem = not_native(host, facts.api, facts.host, platforms)
+        if facts.host and not problem:
+            problem = short_of_space(host, facts.host, facts.api.cache_bytes)
         return (Health.DEGRADED, problem) if problem else (Health.READY, None)
     if isinstance(facts.host, Down):
         return Health.DOWN, facts.host
     if facts.host is not None and (missing := _container_problem(spec, host, facts.host)):
         return Health.DOWN, missing
     if facts.api is not None:
-        if facts.api.stage is Stage.TLS and facts.host and (wrong := wrong_clock(host, facts.host)):
+        if facts.api.stage is Stage.TLS and facts.host and (wrong := wrong_clock(host, facts.host, common)):
             return Health.DOWN, wrong
         return Health.UNKNOWN if facts.api.late else Health.DOWN, facts.api
     if facts.host is None:
@@ -75,6 +110,19 @@ def _judge(
     return Health.UNKNOWN, Down(
         Stage.TLS, "there is no client certificate to ask it with", "fleet up, or set FLEET_HOME to the fleet's vault"
     )
+
+
+def _remedy(host: HostSpec, why: Down) -> str | None:
+    """What to try next; on a machine that has joined, other hands have to mend a node."""
+    if host.connection is not Connection.NONE:
+        return why.remedy
+    match why.stage:
+        case Stage.TCP:
+            return "can this machine reach it (VPN, firewall)? else tell the fleet's operator"
+        case Stage.TLS:
+            return "is this machine's clock right? else ask the fleet's operator for a new bundle, and fleet join it"
+        case _:
+            return "tell the fleet's operator"
 
 
 def not_native(host: HostSpec, api: ApiFacts, found: HostFacts | None, platforms: tuple[Platform, ...]) -> Down | None:
@@ -90,6 +138,9 @@ def not_native(host: HostSpec, api: ApiFacts, found: HostFacts | None, platforms
             f"use an image for {arch}",
         )
     missing = [platform for platform in host.platforms if platform not in platforms]
+    if missing and host.connection is Connection.NONE:
+        listed = ", ".join(map(str, missing))
+        return Down(Stage.NATIVE, f"it does not run {listed} itself any more, as it did when the bundle was made")
     if missing:
         return Down(
             Stage.NATIVE,
@@ -97,14 +148,19 @@ def not_native(host: HostSpec, api: ApiFacts, found: HostFacts | None, platforms
             "correct the host's platforms, or its address",
         )
     if found and found.emulated:
-        return Down(
-            Stage.NATIVE,
-            f"its kernel would emulate {', '.join(found.emulated)} (binfmt handlers)",
-            f"on {host.name}: remove the qemu-user-static or binfmt-support handlers; fleet pins native platforms only",
-        )
+        return emulating(host, found)
     if not platforms:
         return Down(Stage.NATIVE, "its worker reports no platform at all", f"docker logs on {host.name}")
     return None
+
+
+def emulating(host: HostSpec, found: HostFacts) -> Down:
+    """What its kernel would do where fleet asks for native builds."""
+    return Down(
+        Stage.NATIVE,
+        f"its kernel would emulate {', '.join(found.emulated)} (binfmt handlers)",
+        f"on {host.name}: remove the qemu-user-static or binfmt-support handlers; fleet pins native platforms only",
+    )
 
 
 def _container_problem(spec: FleetSpec, host: HostSpec, found: HostFacts) -> Down | None:
@@ -119,16 +175,51 @@ def _container_problem(spec: FleetSpec, host: HostSpec, found: HostFacts) -> Dow
     return None
 
 
-def wrong_clock(host: HostSpec, found: HostFacts) -> Down | None:
-    """A clock that is off by more than CLOCK_LIMIT, before a certificate is blamed for it."""
+def drained(host: HostSpec, drain: notes.Drain) -> Down:
+    """By whom, and how it ends."""
+    since = f"since {drain.since:%Y-%m-%d %H:%M} UTC"
+    if drain.passing:
+        return Down(Stage.DRAIN, f"{drain.by} is replacing its daemon, {since}", "it comes back by itself")
+    return Down(Stage.DRAIN, f"by {drain.by}, {since}", f"fleet resume {host.name}")
+
+
+def wrong_clock(host: HostSpec, found: HostFacts, common: float | None = None) -> Down | None:
+    """A clock that is off by more than CLOCK_LIMIT, before a certificate is blamed for it.
+
+    Against `common`, the fleet's median, it is the host's; when the whole fleet is off, it is this machine's.
+    """
+    on_host = f"on {host.name}: timedatectl set-ntp true"
+    if common is not None and abs(found.clock_skew - common) > CLOCK_LIMIT:
+        return Down(
+            Stage.TLS, f"the clock of {host.name} is {_off(found.clock_skew - common)} the other hosts'", on_host
+        )
     if abs(found.clock_skew) <= CLOCK_LIMIT:
         return None
-    direction = "ahead" if found.clock_skew > 0 else "behind"
-    return Down(
-        Stage.TLS,
-        f"the clock of {host.name} is {abs(found.clock_skew):.0f} s {direction} of this machine's",
-        f"on {host.name}: timedatectl set-ntp true",
-    )
+    if common is not None and abs(common) > CLOCK_LIMIT:
+        return Down(
+            Stage.TLS,
+            f"this machine's clock is {_off(-common)} its hosts'",
+            "on this machine: timedatectl set-ntp true",
+        )
+    return Down(Stage.TLS, f"the clock of {host.name} is {_off(found.clock_skew)} this machine's", on_host)
+
+
+def short_of_space(host: HostSpec, found: HostFacts, cache: int | None) -> Down | None:
+    """A disk that fills although BuildKit collects its garbage; `cache`: the bytes that pruning could free at most."""
+    if found.free_bytes is None or found.disk_bytes is None:
+        return None
+    missing = min(found.disk_bytes // SPARE_SHARE, SPARE_LIMIT) - found.free_bytes
+    if missing <= 0:
+        return None
+    left = f"only {size(found.free_bytes)} of {size(found.disk_bytes)} are free where Docker keeps its files"
+    if cache is not None and cache < missing:
+        elsewhere = f"on {host.name}: docker system df; what fills it is not the cache ({size(cache)})"
+        return Down(Stage.DOCKER, left, elsewhere)
+    return Down(Stage.DOCKER, left, f"fleet prune {host.name}")
+
+
+def _off(skew: float) -> str:
+    return f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'}"
 
 
 def foreign(host: HostSpec, found: HostFacts) -> Down:

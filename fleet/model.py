@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from certs.lifetimes import CLOCK_TOLERANCE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
+
+    from certs.certificate import Certificate
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,38}[a-z0-9]|[a-z]")
 """Names of fleets and hosts: safe at once as a buildx node (stored lowercased, looked up case-sensitively),
@@ -31,6 +36,7 @@ class Stage(StrEnum):
     TLS = "TLS"
     API = "API"
     NATIVE = "not native"
+    DRAIN = "drained"
     BUILDER = "builder"
 
 
@@ -126,10 +132,12 @@ def runs_natively(arch: str, platform: Platform) -> bool:
 
 
 class Connection(StrEnum):
-    """How the operator's machine reaches a host's Docker Engine."""
+    """How this machine reaches a host's Docker Engine."""
 
     SSH = "ssh"
     LOCAL = "local"
+    NONE = "none"
+    """Not at all: on a machine that has joined, a node is known over mutual TLS alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +151,35 @@ class SshSpec:
     sudo: bool = False
 
 
+KeyType = Literal["p256", "p384", "rsa3072"]
+"""The kinds of keys that fleet makes."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """The absolute paths of a certificate and its key (PEM), which may be one file; no key: nothing can be signed."""
+
+    cert: str
+    key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSpec:
+    """Where certificates come from, and how the ones are that fleet issues."""
+
+    ca: KeyPair | None = None
+    """An existing CA; None: fleet makes its own."""
+    ca_passphrase_command: tuple[str, ...] = ()
+    """argv of a program that prints the passphrase of the CA's key; empty: there is none."""
+    client: KeyPair | None = None
+    """The operator's, issued by somebody else; None: fleet issues one."""
+    key_type: KeyType = "p256"
+    node_days: int = 365
+    client_days: int = 365
+    renew_days: int = 30
+    """What has this many days left, or fewer, is warned of and renewed; fewer than any certificate lasts."""
+
+
 @dataclass(frozen=True, slots=True)
 class HostSpec:
     """One machine as the inventory wants it."""
@@ -154,6 +191,8 @@ class HostSpec:
     ssh: SshSpec = SshSpec()
     platforms: tuple[Platform, ...] = ()
     """What the node may build; empty: everything that it runs natively."""
+    tls: KeyPair | None = None
+    """The node's, issued by somebody else; None: fleet issues one."""
 
     @property
     def endpoint(self) -> str:
@@ -171,12 +210,23 @@ class BuildkitSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Joined:
+    """In whose name a machine has joined a fleet, and when the certificate of that bundle ends (UTC)."""
+
+    client: str
+    expires: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class FleetSpec:
-    """A whole inventory, defaults resolved, hosts in the order of the file."""
+    """A whole inventory, defaults resolved, hosts in the order of the file; or what a bundle says of a fleet."""
 
     name: str
     buildkit: BuildkitSpec
     hosts: tuple[HostSpec, ...]
+    tls: TlsSpec = TlsSpec()
+    joined: Joined | None = None
+    """None: this machine is the operator's."""
 
     def host(self, name: str) -> HostSpec:
         """The host of that name; raises KeyError."""
@@ -189,6 +239,23 @@ class FleetSpec:
 def object_name(fleet: str, node: str) -> str:
     """The name of what fleet makes on a host; names have no dots, so no two fleets can collide."""
     return f"fleet.{fleet}.{node}"
+
+
+def node_names(fleet: str, host: HostSpec, arch: str | None) -> tuple[str, ...]:
+    """What the certificate is good for that fleet issues to a node of `arch`; None: that is not known.
+
+    Its address, its name, and the one name that all nodes of its architecture share, so that a TCP proxy can stand
+    before them.
+    """
+    return (host.address, host.name, *((f"{arch}.{fleet}.fleet.internal",) if arch else ()))
+
+
+def pull_mark(fleet: str, reference: str) -> str:
+    """The tag by which a host's Docker knows that this fleet pulled the image of that reference.
+
+    One for each reference: while a node goes from one image to another, the host has both.
+    """
+    return f"fleet.{fleet}:pulled-{hashlib.sha256(reference.encode()).hexdigest()[:12]}"
 
 
 # -------------------------------------------------------------------------------------------------- facts
@@ -205,6 +272,16 @@ class Down:
     """It is alive and only did not answer in the time given: not a verdict."""
 
 
+class Image(StrEnum):
+    """Whether a host has an image, and where it has it from."""
+
+    ABSENT = "absent"
+    FOUND = "found"
+    """It is somebody else's, and stays."""
+    PULLED = "pulled"
+    """It bears the mark of this fleet."""
+
+
 @dataclass(frozen=True, slots=True)
 class CertificateFacts:
     """A certificate in use: serial (hex), the names it is good for, and when it expires (UTC)."""
@@ -212,6 +289,27 @@ class CertificateFacts:
     serial: str
     expires: datetime
     names: tuple[str, ...] = ()
+    issued: datetime | None = None
+    """The moment it was made, in whole seconds (UTC): its not-before lies CLOCK_TOLERANCE before that."""
+    subject: str = ""
+    """Its common name."""
+
+    @classmethod
+    def of(cls, certificate: Certificate) -> CertificateFacts:
+        """The same of a certificate that was read; of one that fleet did not issue, `issued` is 5 minutes late."""
+        issued = certificate.not_before + CLOCK_TOLERANCE
+        return cls(certificate.serial, certificate.not_after, certificate.names, issued, certificate.subject)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientFacts:
+    """A certificate that was handed out to a person or a CI job, as the vault remembers it."""
+
+    name: str
+    certificate: CertificateFacts
+    authority: str
+    """Fingerprint of the CA that issued it."""
+    revoked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,8 +326,6 @@ class DaemonFacts:
     certificate: CertificateFacts | None
     detail: str = ""
     """Docker's own line about its state, for a person."""
-    pulled: str | None = None
-    """The image reference that fleet pulled for it; None: the image was there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +339,10 @@ class HostFacts:
     emulated: tuple[str, ...]
     """Architectures for which the host's kernel has a foreign binfmt handler."""
     daemons: tuple[DaemonFacts, ...]
-    image_present: bool
+    image: Image
+    """The image that the inventory wants."""
+    disk_bytes: int | None = None
+    """How large the disk is of which `free_bytes` are free: the one where Docker keeps its files."""
     volumes: tuple[str, ...] = ()
     """Volumes that carry this fleet's label."""
     foreign: tuple[str, ...] = ()
@@ -271,6 +370,8 @@ class ApiFacts:
     active_builds: int | None = None
     cache_bytes: int | None = None
     certificate: CertificateFacts | None = None
+    notes: Mapping[str, str] | None = None
+    """What operators and clients have left there for each other: see `fleet.notes`; None: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,15 +408,50 @@ class BuilderFacts:
         return bool(self.driver)
 
 
+class Rotation(StrEnum):
+    """Where the exchange of the CA stands."""
+
+    SETTLED = "settled"
+    """There is one CA."""
+    OVERLAP = "overlap"
+    """Another is coming: nodes keep a certificate of the one, and learn to trust both."""
+    SWITCHED = "switched"
+    """The other has taken its place: nodes get a certificate of it, and trust it alone."""
+
+
 @dataclass(frozen=True, slots=True)
 class VaultFacts:
-    """The operator's keys and certificates: what there is, and where the client's files are."""
+    """The operator's keys and certificates: what there is, and where the client's files are.
+
+    Fingerprints are SHA-256 in hex, and name CAs.
+    """
 
     authority: CertificateFacts | None
+    """The CA that issues; None: none was made, or the inventory's was not yet taken up."""
     authority_fingerprint: str | None
     client: CertificateFacts | None
     driver_options: Mapping[str, str]
     """`cacert`, `cert` and `key` as absolute paths, for buildx."""
+    trust: tuple[str, ...] = ()
+    """Fingerprints of the CAs that nodes are to trust."""
+    client_authority: str | None = None
+    """Fingerprint of the CA that issued the client's certificate."""
+    rotation: Rotation = Rotation.SETTLED
+    coming: CertificateFacts | None = None
+    """The CA that is to take over; there during the overlap."""
+    coming_fingerprint: str | None = None
+    leaving_fingerprint: str | None = None
+    """Of the CA that was taken over from; there from the switch to the end."""
+    nodes_since: datetime | None = None
+    """Certificates of nodes that were issued before this are to be renewed; whole seconds, UTC."""
+    can_sign: bool = True
+    """Whether there is a key to issue with, or will be; not where tls.ca has none."""
+    sealed: bool = False
+    """Whether that key needs a passphrase."""
+    external: bool = False
+    """Whether the CA is somebody else's, which the inventory names (tls.ca)."""
+    brought: Mapping[str, CertificateFacts | Down] = field(default_factory=dict)
+    """Node -> the certificate that the inventory brings for it (hosts.NAME.tls), or why it cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +461,17 @@ class Facts:
     nodes: Mapping[str, NodeFacts]
     builder: BuilderFacts
     vault: VaultFacts
+
+    @property
+    def common_skew(self) -> float | None:
+        """See `common_skew`."""
+        return common_skew(node.host for node in self.nodes.values())
+
+
+def common_skew(hosts: Iterable[HostFacts | Down | None]) -> float | None:
+    """The median of the hosts' clock skews, in seconds; None: there are not three to tell who is wrong."""
+    skews = sorted(host.clock_skew for host in hosts if isinstance(host, HostFacts))
+    return skews[len(skews) // 2] if len(skews) >= 3 else None
 
 
 # ----------------------------------------------------------------------------------------------- snapshot
@@ -368,3 +515,7 @@ class Snapshot:
     taken: datetime
     builder: BuilderFacts
     nodes: tuple[NodeHealth, ...]
+    joined: Joined | None = None
+    """None: it was taken on the operator's machine."""
+    problems: tuple[Down, ...] = ()
+    """What concerns no single node: this machine's certificate, the CA."""

@@ -7,8 +7,9 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal, Self, cast
+from typing import TYPE_CHECKING, Literal, Self
 
+from fleet.daemon import aside
 from fleet.errors import BuilderError, HostError
 from fleet.model import (
     ApiFacts,
@@ -20,13 +21,14 @@ from fleet.model import (
     Stage,
     machine_arch,
     object_name,
+    pull_mark,
 )
 from fleet.parallel import Gathering
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from fleet.model import FleetSpec, HostSpec
+    from fleet.model import FleetSpec, HostSpec, Image
     from fleet.ports import Builder, Host, Survey, World
 
 PROBE_TIMEOUT = 3.0
@@ -78,31 +80,33 @@ class Observation:
         *,
         only: Collection[str] = (),
         deadline: float | None = None,
+        enough: float | None = None,
     ) -> None:
         """Begin to ask everybody.
 
         `only`: the hosts to log in to, all when empty; the daemons of the others are still asked. `deadline`: the
         moment of time.monotonic() at which what has not answered is left unknown; None waits for each connection's own
-        time limit.
+        time limit. `enough`: the moment from which hosts are waited for no more, once every daemon has answered.
         """
-        self._spec, self._world, self._deadline = spec, world, deadline
+        self._spec, self._world, self._deadline, self._enough = spec, world, deadline, enough
         may_probe = world.vault.has_client()
         if deadline is not None and may_probe:
             # Health hangs on the probes: they must not wait for the imports of the logins.
             world.prober.prepare()
         probe_timeout = PROBE_TIMEOUT if deadline is None else _left(deadline) * PROBE_SHARE
-        logins: dict[str, Callable[[], HostFacts | ApiFacts | Down]] = {
-            f"host {host.name}": partial(observe_host, spec, host, connections)
+        logins = {
+            host.name: partial(observe_host, spec, host, connections)
             for host in spec.hosts
-            if not only or host.name in only
+            if (not only or host.name in only) and host.connection is not Connection.NONE
         }
-        probes: dict[str, Callable[[], HostFacts | ApiFacts | Down]] = {
-            f"api {host.name}": partial(world.prober.probe, host, timeout=probe_timeout)
-            for host in spec.hosts
-            if may_probe
+        probes = {
+            host.name: partial(world.prober.probe, host, timeout=probe_timeout) for host in spec.hosts if may_probe
         }
-        # Without a hurry the logins first: they take longest, and what is imported meanwhile costs nothing.
-        self._under_way = Gathering(logins | probes if deadline is None else probes | logins)
+        if deadline is None:
+            # Without a hurry the logins first: they take longest, and what is imported meanwhile costs nothing.
+            self._logins, self._probes = Gathering(logins), Gathering(probes)
+        else:
+            self._probes, self._logins = Gathering(probes), Gathering(logins)
 
     def facts(self) -> Facts:
         """Everything that is known now; raises VaultError and BuilderError, never for a host."""
@@ -111,14 +115,14 @@ class Observation:
         if self._deadline is None and not builder.registered:
             # A builder that stands was made with a buildx that is fit; a first one should not fail at the very end.
             builder = replace(builder, unusable=_unusable(self._world.builder))
-        found = self._under_way.results(timeout=None if self._deadline is None else _left(self._deadline))
+        deadline = self._deadline
+        said = self._probes.results(timeout=None if deadline is None else _left(deadline))
+        if self._enough and all(isinstance(said.get(host.name), ApiFacts) for host in self._spec.hosts):
+            deadline = self._enough
+        found = self._logins.results(timeout=None if deadline is None else _left(deadline))
         return Facts(
             nodes={
-                host.name: NodeFacts(
-                    host=cast("HostFacts | Down | None", found.get(f"host {host.name}")),
-                    api=cast("ApiFacts | Down | None", found.get(f"api {host.name}")),
-                )
-                for host in self._spec.hosts
+                host.name: NodeFacts(host=found.get(host.name), api=said.get(host.name)) for host in self._spec.hosts
             },
             builder=builder,
             vault=vault,
@@ -140,13 +144,14 @@ def observe(
     *,
     only: Collection[str] = (),
     deadline: float | None = None,
+    enough: float | None = None,
 ) -> Facts:
     """Ask everybody and wait for the answers: see `Observation`."""
-    return Observation(spec, world, connections, only=only, deadline=deadline).facts()
+    return Observation(spec, world, connections, only=only, deadline=deadline, enough=enough).facts()
 
 
 def _left(deadline: float) -> float:
-    return max(deadline - time.monotonic(), 0.1)
+    return max(deadline - time.monotonic(), 0.0)
 
 
 def observe_host(spec: FleetSpec, host: HostSpec, connections: Connections) -> HostFacts | Down:
@@ -159,47 +164,53 @@ def observe_host(spec: FleetSpec, host: HostSpec, connections: Connections) -> H
             return report
         version, survey, image = asking.results()[host.name]
         root = survey.root or DOCKER_ROOT
-        free = report.free if root == DOCKER_ROOT else _free(connection, root)
+        disk = report.disk if root == DOCKER_ROOT else _read_df(connection.run(("df", "-Pk", root)).stdout)
     except HostError as error:
         return Down(error.stage, error.message, error.remedy)
+    name = object_name(spec.name, host.name)
     return HostFacts(
         machine=report.machine,
         engine=version,
         clock_skew=report.clock_skew,
-        free_bytes=free,
+        free_bytes=disk.free,
+        disk_bytes=disk.size,
         emulated=report.emulated,
         daemons=survey.daemons,
-        image_present=image,
+        image=image,
         volumes=survey.volumes,
-        foreign=tuple({object_name(spec.name, host.name)} & survey.foreign),
+        foreign=tuple(sorted({name, aside(name)} & survey.foreign)),
     )
 
 
-def _ask_engine(spec: FleetSpec, connection: Host) -> tuple[str, Survey, bool]:
+def _ask_engine(spec: FleetSpec, connection: Host) -> tuple[str, Survey, Image]:
     engine = connection.engine()
-    return engine.version(), engine.survey(spec.name), engine.has_image(spec.buildkit.image)
+    image = spec.buildkit.image
+    return engine.version(), engine.survey(spec.name), engine.image(image, pull_mark(spec.name, image))
 
 
-def _free(connection: Host, directory: str) -> int | None:
-    return _available(connection.run(("df", "-Pk", directory)).stdout)
+@dataclass(frozen=True, slots=True)
+class _Disk:
+    """Bytes of a file system, None: unknown."""
+
+    size: int | None
+    free: int | None
 
 
-def _available(df: str) -> int | None:
-    """Bytes available, from what `df -Pk` printed: the eleventh word, the header has seven."""
-    words = df.split()
-    return int(words[10]) * 1024 if len(words) > 10 and words[10].isdigit() else None
+def _read_df(printed: str) -> _Disk:
+    """What `df -Pk` says: the ninth and the eleventh word, the header has seven."""
+    size, _, free = (*printed.split()[8:11], "", "", "")[:3]
+    return _Disk(*(int(blocks) * 1024 if blocks.isdigit() else None for blocks in (size, free)))
 
 
 # A shell and one small program, the rest are its builtins: a process that starts costs a loaded host dearly.
 # /proc/sys/kernel/arch is what `uname -m` prints, since Linux 6.1.
-# `btime` of /proc/stat is the clock less the uptime; the eleventh word of df is the free space, its header has seven.
+# `btime` of /proc/stat is the clock less the uptime.
 _SCRIPT = r"""
 read -r machine < /proc/sys/kernel/arch 2>/dev/null || machine=$(uname -m)
 echo machine $machine
 read -r up _ < /proc/uptime
 while read -r key now _; do [ $key = btime ] && echo clock $((now + ${up%.*})) && break; done < /proc/stat
-set -- $(df -Pk /var/lib/docker 2>/dev/null)
-echo free ${11}
+echo df $(df -Pk /var/lib/docker 2>/dev/null)
 if [ ! -e /var/run/docker.sock ]; then echo docker absent
 elif [ ! -w /var/run/docker.sock ]; then echo docker denied
 else echo docker ok; fi
@@ -219,7 +230,7 @@ exit 0
 class _Report:
     machine: str
     clock_skew: float
-    free: int | None
+    disk: _Disk
     emulated: tuple[str, ...]
 
 
@@ -247,11 +258,10 @@ def _report(host: HostSpec, connection: Host) -> _Report | Down:
                 add if local else f"on {host.name}: {add}; or set ssh.sudo: true",
             )
     emulated = {arch for key, magic in lines if key == "binfmt" and (arch := binfmt_arch(magic))}
-    free = fields.get("free", "")
     return _Report(
         machine=fields["machine"],
         clock_skew=float(fields.get("clock", middle)) - middle,
-        free=int(free) * 1024 if free.isdigit() else None,
+        disk=_read_df(fields.get("df", "")),
         emulated=tuple(sorted(emulated - {machine_arch(fields["machine"])})),
     )
 

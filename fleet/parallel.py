@@ -28,7 +28,8 @@ class Gathering(Generic[K, V]):
         and the process must be able to end without it.
         """
         self._keys = tuple(tasks)
-        self._done: queue.SimpleQueue[tuple[K, Callable[[], V]]] = queue.SimpleQueue()
+        self._outcomes: dict[K, Callable[[], V]] = {}
+        self._done: queue.SimpleQueue[K] = queue.SimpleQueue()
         waiting: queue.SimpleQueue[tuple[K, Callable[[], V]]] = queue.SimpleQueue()
         for item in tasks.items():
             waiting.put(item)
@@ -36,24 +37,27 @@ class Gathering(Generic[K, V]):
             threading.Thread(target=self._work, args=(waiting,), daemon=True).start()
 
     def results(
-        self, *, timeout: float | None = None, enough: Callable[[Mapping[K, V]], bool] = lambda _: False
+        self, *, timeout: float | None = None, enough: Callable[[Mapping[K, V]], bool] | None = None
     ) -> dict[K, V]:
         """The results of the tasks that end within `timeout` seconds, in their order; a task's exception is raised.
 
-        `enough`: looks at what there is after each result and may say that no more is needed.
+        `enough`: looks at what there is after each result and may say that no more is needed. May be called again for
+        the rest, also after an interrupt.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        results: dict[K, V] = {}
-        for _ in self._keys:
+        while len(self._outcomes) < len(self._keys):
             left = None if deadline is None else max(deadline - time.monotonic(), 0)
             try:
-                key, outcome = self._done.get(timeout=left)
+                key = self._done.get(timeout=left)
             except queue.Empty:
                 break
-            results[key] = outcome()
-            if enough(results):
+            self._outcomes[key]()  # a failure is told at once
+            if enough and enough(self._so_far()):
                 break
-        return {key: results[key] for key in self._keys if key in results}
+        return self._so_far()
+
+    def _so_far(self) -> dict[K, V]:
+        return {key: self._outcomes[key]() for key in self._keys if key in self._outcomes}
 
     def _work(self, waiting: queue.SimpleQueue[tuple[K, Callable[[], V]]]) -> None:
         while True:
@@ -64,9 +68,10 @@ class Gathering(Generic[K, V]):
             try:
                 value = task()
             except BaseException as error:  # it belongs to the thread that collects
-                self._done.put((key, partial(_raise, error)))
+                self._outcomes[key] = partial(_raise, error)
             else:
-                self._done.put((key, partial(_same, value)))
+                self._outcomes[key] = partial(_same, value)
+            self._done.put(key)
 
 
 def gather(tasks: Mapping[K, Callable[[], V]], *, timeout: float | None = None) -> dict[K, V]:

@@ -1,4 +1,4 @@
-"""What the core needs of the world: four Protocols, each with a real adapter and, for tests, a fake."""
+"""What the core needs of the world: a few Protocols, each with a real adapter and, for tests, a fake."""
 
 from __future__ import annotations
 
@@ -6,18 +6,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
-    from certs.authority import Certificate, Credential
+    from certs.certificate import Certificate, Credential
+    from certs.keys import Passphrase
+    from fleet.cache import CacheRecord, Pruning
+    from fleet.check.ground import EngineInfo, Reach
     from fleet.daemon import DaemonSpec, Files
+    from fleet.logs import Line
     from fleet.model import (
         ApiFacts,
         BuilderFacts,
+        ClientFacts,
         DaemonFacts,
         Down,
         HostSpec,
+        Image,
+        Platform,
         VaultFacts,
     )
 
@@ -50,6 +57,10 @@ class Host(Protocol):
         """Run a command to its end, quoting done here; `timeout` in seconds."""
         ...
 
+    def hold(self, name: str, holder: str) -> str | None:
+        """Take the host's lock of that name until the connection ends; None: it is ours, else who has it."""
+        ...
+
     def engine(self) -> Engine:
         """Docker on this host, over the same connection."""
         ...
@@ -70,20 +81,43 @@ class Engine(Protocol):
         """The containers and volumes there are: this fleet's, and the names of all others."""
         ...
 
-    def has_image(self, reference: str) -> bool:
-        """Whether the image is there without pulling."""
+    def image(self, reference: str, mark: str) -> Image:
+        """Whether the image is there without pulling, and whether it bears the mark."""
         ...
 
-    def pull(self, reference: str, progress: Callable[[str], None]) -> None:
-        """Pull the image; `progress` gets short texts for a person."""
+    def info(self) -> EngineInfo:
+        """What it says of itself and its host, and who has which port there."""
         ...
 
-    def create(self, wanted: DaemonSpec, certificate: Certificate, files: Files, *, pulled: str | None) -> str:
+    def distribution(self, reference: str) -> frozenset[Platform]:
+        """Without pulling, for which platforms the image's registry has it; empty: the registry does not say."""
+        ...
+
+    def pull(self, reference: str, mark: str, progress: Callable[[str], None]) -> None:
+        """Pull the image and give it the mark, a tag; `progress` gets short texts for a person."""
+        ...
+
+    def create(self, wanted: DaemonSpec, certificate: Certificate, files: Files) -> str:
         """Make the state volume and the container (not started) and put the files (content, mode) in; its id."""
         ...
 
     def start(self, container: str) -> None:
         """Start a container."""
+        ...
+
+    def stop(self, container: str, *, grace: int) -> None:
+        """Stop a container, which has `grace` seconds for it before it is killed."""
+        ...
+
+    def kill_unless(self, container: str, busy: Callable[[int], bool]) -> bool:
+        """Freeze a container and kill it, unless it is `busy`: then it goes on. Whether it has ended.
+
+        `busy` gets the number that its first process has on the host.
+        """
+        ...
+
+    def rename(self, container: str, name: str) -> None:
+        """Give a container another name; it may have it already."""
         ...
 
     def remove(self, container: str, *, grace: int) -> None:
@@ -94,17 +128,26 @@ class Engine(Protocol):
         """Remove a volume; absent is fine."""
         ...
 
-    def remove_image(self, reference: str) -> None:
-        """Remove an image; absent or still in use is fine."""
+    def remove_image(self, reference: str, mark: str) -> None:
+        """Remove the mark, and the image if it bore it; absent, found, still in use or tagged by others is fine."""
         ...
 
     def logs(self, container: str, *, tail: int) -> str:
         """The last lines that the container wrote."""
         ...
 
+    def log_stream(
+        self, container: str, *, since: datetime | None = None, tail: int | None = None, follow: bool = False
+    ) -> Iterator[Line]:
+        """The container's log from `since` on, of that the last `tail` lines; `follow`: until it stops or is removed.
+
+        Asks before it returns; what is lost later raises while it is read.
+        """
+        ...
+
 
 class Prober(Protocol):
-    """Asks a daemon over mutual TLS, from this machine."""
+    """Speaks with a daemon over mutual TLS, from this machine."""
 
     def prepare(self) -> None:
         """Load what probing needs, so that the first probe's clock measures the daemon."""
@@ -112,6 +155,22 @@ class Prober(Protocol):
 
     def probe(self, host: HostSpec, *, timeout: float) -> ApiFacts | Down:
         """What the daemon answers within `timeout` seconds, or the stage at which it does not."""
+        ...
+
+    def reach(self, host: HostSpec, *, timeout: float) -> Reach:
+        """How a bare TCP connection to the daemon's port ends, within `timeout` seconds; no certificate is needed."""
+        ...
+
+    def note(self, host: HostSpec, key: str, text: str | None) -> None:
+        """Leave a note for all who ask this daemon, in place of that key's; None: take it away. Raises HostError."""
+        ...
+
+    def cache(self, host: HostSpec) -> tuple[CacheRecord, ...]:
+        """What the daemon has cached. Raises HostError."""
+        ...
+
+    def prune(self, host: HostSpec, wanted: Pruning, freed: Callable[[int], None]) -> None:
+        """Remove cache that no build uses; `freed` gets the bytes of each record that is gone. Raises HostError."""
         ...
 
 
@@ -136,7 +195,11 @@ class Builder(Protocol):
 
 
 class Vault(Protocol):
-    """The operator's keys and certificates. Every method raises VaultError."""
+    """The operator's keys and certificates. Every method raises VaultError.
+
+    The CA is exchanged by overlap: `begin_rotation`, then `switch_authority`, then `end_rotation`. Each may be
+    repeated, and carries on where it was interrupted.
+    """
 
     @property
     def client_files(self) -> Mapping[str, str]:
@@ -148,19 +211,63 @@ class Vault(Protocol):
         ...
 
     def read(self) -> VaultFacts:
-        """What there is; torn, mismatched or exposed files are an error, an absent vault is not."""
+        """What there is, no passphrase needed; torn, mismatched or exposed files are an error, no vault is not."""
+        ...
+
+    def unlock(self) -> None:
+        """Ask for the passphrase now if the CA's key is sealed, rather than at the first signature."""
         ...
 
     def create_authority(self, name: str, now: datetime) -> None:
-        """Make the fleet's CA; refuses to replace one."""
+        """Make the fleet's CA, or take up the one that the inventory names; refuses to replace one."""
         ...
 
-    def issue_client(self, name: str, now: datetime) -> None:
-        """Make or renew the operator's client certificate."""
+    def issue_client(self, name: str, now: datetime, *, coming: bool = False) -> None:
+        """Make or renew the operator's client certificate; `coming`: by the CA that is to take over."""
         ...
 
-    def issue_node(self, name: str, names: Sequence[str], now: datetime) -> tuple[Credential, bytes]:
-        """A node's certificate and key, not kept, and the CA certificate that it is to trust."""
+    def issue_node(self, host: HostSpec, names: Sequence[str], now: datetime) -> tuple[Credential, bytes]:
+        """A node's certificate and key, not kept, and the CA certificates that it is to trust (PEM).
+
+        A host that brings its own certificate gets that one, if it is good for the host's address.
+        """
+        ...
+
+    def issue_bundle_credential(
+        self, name: str, now: datetime, *, lifetime: timedelta, coming: bool = False
+    ) -> tuple[Credential, bytes]:
+        """Another client's certificate and key, not kept, and the CA certificates that it is to trust (PEM).
+
+        The certificate is remembered before it is handed out. `name` is one of those that hosts may have.
+        """
+        ...
+
+    def clients(self) -> tuple[ClientFacts, ...]:
+        """What `issue_bundle_credential` made and has not been forgotten, by name, the oldest first."""
+        ...
+
+    def revoke(self, name: str, now: datetime) -> None:
+        """Remember that what is still valid of NAME's is not to be used; exchanging the CA is what enforces it."""
+        ...
+
+    def renew_nodes(self, since: datetime) -> None:
+        """Remember that every node is to have a certificate that was issued at `since` or later."""
+        ...
+
+    def begin_rotation(self, name: str, now: datetime) -> None:
+        """Make the CA that is to take over; from then on both are to be trusted."""
+        ...
+
+    def switch_authority(self) -> None:
+        """Let the coming CA issue from now on; the key of the other is gone with that."""
+        ...
+
+    def end_rotation(self) -> None:
+        """Trust the CA that was taken over from no more, and forget the clients that it issued."""
+        ...
+
+    def seal(self, passphrase: Passphrase | None) -> None:
+        """Seal the CA's key with another passphrase, or store it in the clear."""
         ...
 
     def locked(self) -> AbstractContextManager[None]:
@@ -178,3 +285,5 @@ class World:
     builder: Builder
     vault: Vault
     now: Callable[[], datetime]
+    operator: str = "somebody"
+    """Who is at work, for others to read: USER@MACHINE."""

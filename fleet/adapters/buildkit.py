@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import ssl
 import sys
 import time
-from dataclasses import replace
-from datetime import UTC, datetime
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from fleet.adapters.wire import Fields, fields, messages, number, text
+from certs.lifetimes import CLOCK_TOLERANCE
+from fleet.adapters.wire import Fields, encoded, fields, messages, number, text
 from fleet.buildkitd import LABEL_ARCH, LABEL_EMULATED
-from fleet.errors import VaultError
+from fleet.cache import CacheRecord
+from fleet.check.ground import Reach
+from fleet.errors import HostError, VaultError
 from fleet.model import ApiFacts, CertificateFacts, Down, Platform, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import grpc
 
+    from fleet.cache import Pruning
     from fleet.model import HostSpec
 
 # grpcio prints TLS failures to stderr by itself; they are reported by us, once, as a reason.
@@ -33,10 +39,30 @@ sys.modules.setdefault("grpc.aio", ModuleType("grpc.aio"))
 HANDSHAKE_TIMEOUT = 0.25
 """Seconds for a handshake after a failed or a successful call: by then its outcome is known."""
 
+NOTE_TIMEOUT = 5.0
+"""Seconds for each call that leaves or takes away a note."""
+
+CACHE_TIMEOUT = 20.0
+"""Seconds to list a cache: BuildKit measures what it has not yet measured."""
+
+PRUNE_TIMEOUT = 3600.0
+"""Seconds to remove what is to go from a disk that may be slow."""
+
+EXPLAIN_TIMEOUT = 3.0
+"""Seconds to find out why a call failed."""
+
+T = TypeVar("T")
+
 _CONTROL = "/moby.buildkit.v1.Control/"
 
-_ACTIVE_ONLY = b"\x08\x01\x18\x01"
-"""BuildHistoryRequest{ActiveOnly = 1: true, EarlyExit = 3: true}: one event a running build, then the end."""
+_ACTIVE_ONLY = encoded((1, True), (3, True))
+"""BuildHistoryRequest{ActiveOnly = 1, EarlyExit = 3}: one event a running build, then the end."""
+
+_NOTE = "fleet."
+"""With what the refs of notes begin: notes are records of builds that build nothing, kept in the daemon's history."""
+
+_NOTES = encoded((3, True), (4, "ref~=^fleet[.]"))
+"""BuildHistoryRequest{EarlyExit = 3, Filter = 4}: the notes alone."""
 
 
 class BuildkitProber:
@@ -62,7 +88,8 @@ class BuildkitProber:
             self._read = files
         except OSError as error:
             raise VaultError(
-                f"{self._files['cert']} or its CA cannot be used: {_plain(error)}", "fleet plan"
+                f"{self._files['cert']} or its CA cannot be used: {_plain(error)}",
+                "fleet plan, or where a bundle was joined: fleet join it again",
             ) from error
 
     def probe(self, host: HostSpec, *, timeout: float) -> ApiFacts | Down:
@@ -91,8 +118,22 @@ class BuildkitProber:
                     return answer
                 return _tls_failure(host, error, time.monotonic() - started, late=answer.late)
 
+    def reach(self, host: HostSpec, *, timeout: float) -> Reach:
+        """How a bare TCP connection to the daemon's port ends, within `timeout` seconds; no certificate is needed."""
+        try:
+            socket.create_connection((host.address, host.port), timeout).close()
+        except TimeoutError:
+            return Reach.SILENT
+        except ConnectionRefusedError:
+            return Reach.REFUSED
+        except socket.gaierror:
+            return Reach.UNRESOLVED
+        except OSError as error:
+            return Reach.UNROUTED if error.errno in {errno.EHOSTUNREACH, errno.ENETUNREACH} else Reach.UNKNOWN
+        return Reach.OPEN
+
     def _ask(self, host: HostSpec, started: float, deadline: float) -> ApiFacts | Down:
-        """Four calls at once. Field numbers: control.proto and worker.proto of moby/buildkit v0.32.2."""
+        """Five calls at once. Field numbers: control.proto and worker.proto of moby/buildkit v0.32.2."""
         import grpc
 
         with grpc.secure_channel(host.endpoint, self._credentials, _CHANNEL_OPTIONS) as channel:
@@ -101,7 +142,10 @@ class BuildkitProber:
                 channel.unary_unary(f"{_CONTROL}{method}").future(b"", timeout=left)
                 for method in ("Info", "ListWorkers", "DiskUsage")
             )
-            active = channel.unary_stream(f"{_CONTROL}ListenBuildHistory")(_ACTIVE_ONLY, timeout=left)
+            active, notes = (
+                channel.unary_stream(f"{_CONTROL}ListenBuildHistory")(request, timeout=left)
+                for request in (_ACTIVE_ONLY, _NOTES)
+            )
             try:
                 version = fields(info.result())
                 latency = (time.monotonic() - started) * 1000
@@ -123,12 +167,80 @@ class BuildkitProber:
                 emulated=tuple(filter(None, labels.get(LABEL_EMULATED, "").split(","))),
                 active_builds=_or_unknown(lambda: sum(1 for _ in active)),
                 cache_bytes=_or_unknown(lambda: sum(number(r, 4) for r in messages(fields(usage.result()), 1))),
+                notes=_or_unknown(lambda: {note.key: note.text for note in _read_notes(notes)}),
             )
+
+    def note(self, host: HostSpec, key: str, text: str | None) -> None:
+        """Leave a note at the daemon that every client can read, in place of the one of that key; None: take it away.
+
+        It outlives restarts and replacements: it is a pinned record of BuildKit's history, of a build without a
+        definition. Raises HostError.
+        """
+        import grpc
+
+        self.prepare()
+        ref = f"{_NOTE}{key}.{os.urandom(8).hex()}"
+        try:
+            with grpc.secure_channel(host.endpoint, self._credentials, _CHANNEL_OPTIONS) as channel:
+
+                def call(method: str, request: bytes) -> None:
+                    channel.unary_unary(f"{_CONTROL}{method}")(request, timeout=NOTE_TIMEOUT)
+
+                listed = channel.unary_stream(f"{_CONTROL}ListenBuildHistory")(_NOTES, timeout=NOTE_TIMEOUT)
+                older = [found.ref for found in _read_notes(listed) if found.key == key]
+                if text is not None:
+                    attribute = encoded((1, key), (2, text))
+                    # SolveRequest{Ref = 1, Definition = 2: empty, FrontendAttrs = 7}
+                    call("Solve", encoded((1, ref), (2, b""), (7, attribute)))
+                    call("UpdateBuildHistory", encoded((1, ref), (2, True)))  # Pinned
+                for old in older:
+                    call("UpdateBuildHistory", encoded((1, old), (3, True)))  # Delete
+        except (grpc.RpcError, ValueError) as error:
+            failure = _api_failure(host, error) if isinstance(error, grpc.RpcError) else None
+            raise HostError(
+                Stage.API,
+                failure.reason if failure else f"{host.endpoint} does not keep notes: {error}",
+                "fleet status",
+            ) from error
+
+    def cache(self, host: HostSpec) -> tuple[CacheRecord, ...]:
+        """What the daemon has cached. Raises HostError."""
+        with self._calling(host) as channel:
+            answer = channel.unary_unary(f"{_CONTROL}DiskUsage")(b"", timeout=CACHE_TIMEOUT)
+            return tuple(_record(found) for found in messages(fields(answer), 1))
+
+    def prune(self, host: HostSpec, wanted: Pruning, freed: Callable[[int], None]) -> None:
+        """Remove cache that no build uses; `freed` gets the bytes of each record that is gone. Raises HostError.
+
+        Of BuildKit's three limits it is reservedSpace that an older one understands as well, and alone it means this.
+        """
+        # PruneRequest{all = 2, keepDuration = 3, in ns, reservedSpace = 4}
+        older = wanted.older // timedelta(microseconds=1) * 1000
+        request = encoded((2, wanted.everything), (3, older), (4, wanted.keep))
+        with self._calling(host) as channel:
+            for removed in channel.unary_stream(f"{_CONTROL}Prune")(request, timeout=PRUNE_TIMEOUT):
+                freed(number(fields(removed), 4))
+
+    @contextmanager
+    def _calling(self, host: HostSpec) -> Iterator[grpc.Channel]:
+        """A channel for one call; raises HostError, the stage being where a probe fails now."""
+        import grpc
+
+        self.prepare()
+        try:
+            with grpc.secure_channel(host.endpoint, self._credentials, _CHANNEL_OPTIONS) as channel:
+                yield channel
+        except (grpc.RpcError, ValueError) as error:
+            seen = self.probe(host, timeout=EXPLAIN_TIMEOUT)
+            why = seen if isinstance(seen, Down) else _call_failure(host, error)
+            raise HostError(why.stage, why.reason, why.remedy) from error
 
     @cached_property
     def _context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # An intermediate CA as anchor is nothing special to Go and gRPC.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         context.load_verify_locations(self._files["cacert"])
         context.load_cert_chain(self._files["cert"], self._files["key"])
         # Go's servers agree on HTTP/2 or hang up.
@@ -151,17 +263,51 @@ _CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     # Channels to one address would share a connection, and with it the fate of an earlier probe.
     ("grpc.use_local_subchannel_pool", 1),
+    # A large cache is more than 4 MiB to list, a few hundred bytes a record.
+    ("grpc.max_receive_message_length", 1 << 28),
 )
 
 
-def _or_unknown(read: Any) -> int | None:
+def _or_unknown(read: Callable[[], T]) -> T | None:
     """Secondary figures never make a node that builds look down: a late or refused one is unknown."""
     import grpc
 
     try:
-        return int(read())
+        return read()
     except (grpc.RpcError, ValueError):
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Note:
+    ref: str
+    key: str
+    text: str
+
+
+def _read_notes(events: Iterable[bytes]) -> list[_Note]:
+    """Notes in the order in which they were left: BuildHistoryEvent{Record = 2{Ref, Attrs = 3, CreatedAt = 6}}."""
+    dated = []
+    for event in events:
+        for record in messages(fields(event), 2):
+            created = next(iter(messages(record, 6)), {})
+            for attribute in messages(record, 3):
+                note = _Note(text(record, 1), text(attribute, 1), text(attribute, 2))
+                if note.ref.startswith(f"{_NOTE}{note.key}."):
+                    dated.append(((number(created, 1), number(created, 2)), note))
+    return [note for _, note in sorted(dated, key=lambda pair: pair[0])]
+
+
+def _record(found: Fields) -> CacheRecord:
+    """UsageRecord{InUse = 3, Size = 4, LastUsedAt = 7, RecordType = 10, Shared = 11}."""
+    used = next(iter(messages(found, 7)), None)
+    return CacheRecord(
+        size=number(found, 4),
+        in_use=bool(number(found, 3)),
+        shared=bool(number(found, 11)),
+        kind=text(found, 10),
+        last_used=datetime.fromtimestamp(number(used, 1), UTC) if used else None,
+    )
 
 
 def _platforms(reported: list[Fields]) -> tuple[Platform, ...]:
@@ -177,6 +323,8 @@ def _certificate(peer: Mapping[str, Any]) -> CertificateFacts:
         serial=str(peer.get("serialNumber", "")).lower().lstrip("0"),
         expires=datetime.fromtimestamp(ssl.cert_time_to_seconds(str(peer["notAfter"])), UTC),
         names=tuple(value for _, value in peer.get("subjectAltName", ())),
+        issued=datetime.fromtimestamp(ssl.cert_time_to_seconds(str(peer["notBefore"])), UTC) + CLOCK_TOLERANCE,
+        subject=next((value for part in peer.get("subject", ()) for key, value in part if key == "commonName"), ""),
     )
 
 
@@ -240,6 +388,11 @@ def _api_failure(host: HostSpec, error: grpc.RpcError) -> Down:
         f"is it overloaded? is it BuildKit? see docker logs on {host.name}",
         late=word == "deadline exceeded",
     )
+
+
+def _call_failure(host: HostSpec, error: Exception) -> Down:
+    said = getattr(error, "details", lambda: str(error))()
+    return Down(Stage.API, f"{host.endpoint} answers, but fails at this: {said}", f"docker logs on {host.name}")
 
 
 def _plain(error: OSError) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import json
 import queue
+import struct
 import tarfile
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,27 +18,33 @@ import urllib3
 from docker.errors import APIError, DockerException, NotFound
 from docker.transport.basehttpadapter import BaseHTTPAdapter
 
+from fleet.check.ground import EngineInfo
 from fleet.errors import EngineError
-from fleet.model import CertificateFacts, DaemonFacts, Stage
+from fleet.logs import lines
+from fleet.model import CertificateFacts, DaemonFacts, Image, Platform, Stage
+from fleet.parallel import gather
 from fleet.ports import Survey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from certs.authority import Certificate
+    from certs.certificate import Certificate
     from fleet.daemon import DaemonSpec, Files
+    from fleet.logs import Line
 
 LABEL_FLEET = "dev.fleet.name"
 LABEL_NODE = "dev.fleet.node"
 LABEL_SETTINGS = "dev.fleet.settings"
 LABEL_HASH = "dev.fleet.hash"
-LABEL_PULLED = "dev.fleet.pulled"
 LABEL_CERTIFICATE = "dev.fleet.certificate"
 
 DAEMON_PORT = "1234/tcp"
 STATE_DIRECTORY = "/var/lib/buildkit"
 REQUEST_TIMEOUT = 60
 """Seconds for one request: an emulated or busy host takes many seconds to create a container."""
+
+
+_REFUSALS = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
 
 
 class Stream(Protocol):
@@ -67,8 +74,9 @@ class DockerEngine:
     def survey(self, fleet: str) -> Survey:
         """The containers and volumes there are: this fleet's, and the names of all others."""
         with _translated():
-            containers = self._client.containers(all=True)
-            volumes = self._client.volumes()["Volumes"] or []
+            client = self._client
+            found = gather({"containers": lambda: client.containers(all=True), "volumes": client.volumes})
+        containers, volumes = found["containers"], found["volumes"]["Volumes"] or []
         ours = [entry for entry in containers if entry["Labels"].get(LABEL_FLEET) == fleet]
         foreign = {_name(entry) for entry in containers if entry not in ours}
         own_volumes = [v["Name"] for v in volumes if (v["Labels"] or {}).get(LABEL_FLEET) == fleet]
@@ -79,17 +87,52 @@ class DockerEngine:
             root=next((parts[0] for v in volumes if (parts := v["Mountpoint"].partition("/volumes/"))[1]), None),
         )
 
-    def has_image(self, reference: str) -> bool:
-        """Whether the image is there without pulling."""
+    def image(self, reference: str, mark: str) -> Image:
+        """Whether the image is there without pulling, and whether it bears the mark."""
         with _translated():
-            try:
-                self._client.inspect_image(reference)  # type: ignore[no-untyped-call]  # the stubs lack it
-            except NotFound:
-                return False
-        return True
+            tags = self._tags(reference)
+        if tags is None:
+            return Image.ABSENT
+        return Image.PULLED if mark in tags else Image.FOUND
 
-    def pull(self, reference: str, progress: Callable[[str], None]) -> None:
-        """Pull the image with the operator's registry credentials; `progress` gets short texts."""
+    def info(self) -> EngineInfo:
+        """What it says of itself and its host, and who has which port there."""
+        with _translated():
+            client = self._client
+            asked: dict[str, Any] = gather(
+                {"info": client.info, "containers": client.containers, "bridge": self._bridge}
+            )
+        return _info(asked["info"], asked["containers"], asked["bridge"])
+
+    def _bridge(self) -> Mapping[str, str]:
+        """Options of the network that containers are on unless they ask for another; none where it is off."""
+        try:
+            return self._client.inspect_network("bridge")["Options"] or {}
+        except NotFound:
+            return {}
+
+    def distribution(self, reference: str) -> frozenset[Platform]:
+        """Without pulling, for which platforms the image's registry has it; empty: the registry does not say."""
+        with _translated(Stage.IMAGE, f"is the reference right, and can the host reach its registry? {reference}"):
+            try:
+                said = self._client.inspect_distribution(reference)  # type: ignore[no-untyped-call]  # the stubs lack it
+            except APIError as error:
+                if error.status_code not in _REFUSALS:
+                    raise
+                raise EngineError(
+                    Stage.IMAGE,
+                    f"the registry does not give {reference} away: {error.explanation}",
+                    "if it is private: docker login on this machine; else correct buildkit.image",
+                ) from error
+        return frozenset(
+            Platform(entry["os"], entry["architecture"], entry.get("variant", "")).normalised()
+            for entry in said["Platforms"] or ()
+            # What belongs to an image but is none, such as its provenance.
+            if entry["architecture"] != "unknown"
+        )
+
+    def pull(self, reference: str, mark: str, progress: Callable[[str], None]) -> None:
+        """Pull the image with the operator's registry credentials and mark it; `progress` gets short texts."""
         with _translated(Stage.IMAGE, f"is the reference right, and can the host reach its registry? {reference}"):
             said = None
             for line in self._client.pull(reference, stream=True, decode=True):
@@ -98,11 +141,13 @@ class DockerEngine:
                 if (status := line.get("status")) in {"Downloading", "Extracting"} and status != said:
                     said = status
                     progress(f"{status.lower()} the image")
+            repository, _, tag = mark.partition(":")
+            self._client.tag(reference, repository, tag)
 
-    def create(self, wanted: DaemonSpec, certificate: Certificate, files: Files, *, pulled: str | None) -> str:
+    def create(self, wanted: DaemonSpec, certificate: Certificate, files: Files) -> str:
         """Make the state volume and the container (not started) and put the files in; its id."""
         labels = {LABEL_FLEET: wanted.fleet, LABEL_NODE: wanted.node}
-        client = self._client
+        client, facts = self._client, CertificateFacts.of(certificate)
         with _translated(Stage.CONTAINER):
             client.create_volume(wanted.name, labels=labels)
             container: str = client.create_container(
@@ -116,12 +161,13 @@ class DockerEngine:
                 | {
                     LABEL_SETTINGS: json.dumps(wanted.settings, sort_keys=True),
                     LABEL_HASH: wanted.fingerprint,
-                    LABEL_PULLED: pulled or "",
                     LABEL_CERTIFICATE: json.dumps(
                         {
-                            "serial": certificate.serial,
-                            "expires": certificate.not_after.isoformat(),
-                            "names": certificate.names,
+                            "serial": facts.serial,
+                            "subject": facts.subject,
+                            "issued": facts.issued and facts.issued.isoformat(),
+                            "expires": facts.expires.isoformat(),
+                            "names": facts.names,
                         }
                     ),
                 },
@@ -140,6 +186,35 @@ class DockerEngine:
         """Start a container."""
         with _translated(Stage.CONTAINER, "is its port free on the host? another one is set as hosts.NAME.port"):
             self._client.start(container)
+
+    def stop(self, container: str, *, grace: int) -> None:
+        """Stop a container, which has `grace` seconds for it before it is killed."""
+        with _translated(Stage.CONTAINER):
+            self._client.stop(container, timeout=grace)
+
+    def kill_unless(self, container: str, busy: Callable[[int], bool]) -> bool:
+        """Freeze a container and kill it, unless it is `busy`: then it goes on. Whether it has ended."""
+        with _translated(Stage.CONTAINER):
+            state = self._client.inspect_container(container)["State"]
+            if not state["Running"]:
+                return True
+            if not state["Paused"]:
+                self._client.pause(container)
+            idle = False
+            try:
+                if idle := not busy(state["Pid"]):
+                    self._client.kill(container)
+                    self._client.wait(container, timeout=REQUEST_TIMEOUT)
+            finally:
+                if not idle:
+                    self._client.unpause(container)
+        return idle
+
+    def rename(self, container: str, name: str) -> None:
+        """Give a container another name; it may have it already."""
+        with _translated(Stage.CONTAINER):
+            if self._client.inspect_container(container)["Name"] != f"/{name}":
+                self._client.rename(container, name)
 
     def remove(self, container: str, *, grace: int) -> None:
         """Stop it, waiting `grace` seconds before it is killed, and remove it; absent is fine."""
@@ -164,19 +239,55 @@ class DockerEngine:
             except NotFound:
                 return
 
-    def remove_image(self, reference: str) -> None:
-        """Remove an image; absent or still in use is fine."""
+    def remove_image(self, reference: str, mark: str) -> None:
+        """Remove the mark, and the image if it bore it; absent, found, still in use or tagged by others is fine."""
         with _translated(Stage.IMAGE):
-            try:
-                self._client.remove_image(reference)
-            except APIError as error:
-                if error.status_code not in {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}:
-                    raise
+            tags = self._tags(reference) or set()
+            self._untag(mark)
+            # Of an image with another tag Docker would remove the reference although a container uses it.
+            if mark in tags and len(tags - {mark}) <= ("@" not in reference):
+                self._untag(reference)
 
     def logs(self, container: str, *, tail: int) -> str:
         """The last lines that the container wrote."""
         with _translated(Stage.CONTAINER):
             return self._client.logs(container, tail=tail).decode(errors="replace").strip()
+
+    def log_stream(
+        self, container: str, *, since: datetime | None = None, tail: int | None = None, follow: bool = False
+    ) -> Iterator[Line]:
+        """The container's log from `since` on, of that the last `tail` lines; `follow`: until it stops or is removed.
+
+        Asks before it returns; what is lost later raises while it is read.
+        """
+        with _translated(Stage.CONTAINER, "fleet plan"):
+            answer = self._client.open_log(
+                container,
+                {
+                    "timestamps": True,
+                    "stdout": True,
+                    "stderr": True,
+                    "follow": follow,
+                    "tail": "all" if tail is None else tail,
+                    "since": since.timestamp() if since else 0,
+                },
+            )
+        return _read_log(answer)
+
+    def _tags(self, reference: str) -> set[str] | None:
+        """The tags of the image, none for one that is known by its digest alone; None: it is absent."""
+        try:
+            image = self._client.inspect_image(reference)  # type: ignore[no-untyped-call]  # the stubs lack it
+        except NotFound:
+            return None
+        return set(image["RepoTags"] or ())
+
+    def _untag(self, reference: str) -> None:
+        try:
+            self._client.remove_image(reference)
+        except APIError as error:
+            if error.status_code not in {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}:
+                raise
 
     @property
     def _client(self) -> _Client:
@@ -194,9 +305,21 @@ class _Client(docker.APIClient):
         self.base_url = "http+docker://host"
         self.trust_env = False
         self.mount(self.base_url, _Adapter(open_stream))
-        answer = self.version(api_version=False)
-        self.engine_version: str = answer["Version"]
-        self._version: str = answer["ApiVersion"]
+        # Asking for its version makes an Engine start runc and others to learn theirs; a ping costs nothing.
+        answer = self.get(f"{self.base_url}/_ping")
+        answer.raise_for_status()
+        self._version: str = answer.headers["Api-Version"]
+        # Docker/26.1.5 (linux)
+        self.engine_version = answer.headers.get("Server", "").partition("/")[2].partition(" ")[0]
+
+    def open_log(self, container: str, parameters: Mapping[str, str | float]) -> requests.Response:
+        """The container's log as it is sent; the SDK's own stream looks for a real socket beneath it."""
+        url = self._url("/containers/{0}/logs", container)  # type: ignore[attr-defined]  # the stubs lack it
+        # A daemon may be silent for days.
+        patience = None if parameters["follow"] else REQUEST_TIMEOUT
+        answer = self.get(url, params=parameters, stream=True, timeout=(REQUEST_TIMEOUT, patience))
+        self._raise_for_status(answer)  # type: ignore[attr-defined]  # as above
+        return answer
 
 
 class _Adapter(BaseHTTPAdapter):
@@ -235,6 +358,21 @@ class _Connection(urllib3.connection.HTTPConnection):
         self.sock.settimeout(self.timeout)
 
 
+def _read_log(answer: requests.Response) -> Iterator[Line]:
+    with _translated(Stage.CONTAINER), closing(answer):
+        try:
+            yield from lines(_frames(answer.raw))
+        except ValueError as error:
+            raise DockerException(f"a log that cannot be read: {error}") from error
+
+
+def _frames(sent: urllib3.HTTPResponse) -> Iterator[tuple[int, bytes]]:
+    """(stream, content), as Docker's API multiplexes them: a byte, three that are not used, the length, the content."""
+    while header := sent.read(8):
+        stream, length = struct.unpack(">BxxxL", header)
+        yield stream, sent.read(length)
+
+
 @contextmanager
 def _translated(stage: Stage = Stage.DOCKER, remedy: str | None = None) -> Iterator[None]:
     try:
@@ -271,7 +409,32 @@ def _daemon(container: Mapping[str, Any]) -> DaemonFacts:
         settings=_mapping(labels.get(LABEL_SETTINGS)),
         certificate=_certificate(_mapping(labels.get(LABEL_CERTIFICATE))),
         detail=container["Status"],
-        pulled=labels.get(LABEL_PULLED) or None,
+    )
+
+
+def _info(said: Mapping[str, Any], containers: list[Mapping[str, Any]], bridge: Mapping[str, str]) -> EngineInfo:
+    limits = {"memory": "MemoryLimit", "cpu": "CpuCfsQuota", "pids": "PidsLimit"}
+    mtu = bridge.get("com.docker.network.driver.mtu", "")
+    # An option reads `name=seccomp,profile=builtin`.
+    security = (option.partition(",")[0].removeprefix("name=") for option in said.get("SecurityOptions") or ())
+    return EngineInfo(
+        id=said.get("ID", ""),
+        os=said.get("OSType", ""),
+        root=said.get("DockerRootDir", ""),
+        driver=said.get("Driver", ""),
+        cgroups=said.get("CgroupVersion") or None,
+        unlimited=tuple(name for name, key in limits.items() if said.get(key) is False),
+        cpus=said.get("NCPU") or None,
+        memory=said.get("MemTotal") or None,
+        security=frozenset(security),
+        mtu=int(mtu) if mtu.isdigit() else None,
+        proxied=bool(said.get("HttpProxy") or said.get("HttpsProxy")),
+        published={
+            port["PublicPort"]: _name(container)
+            for container in containers
+            for port in container.get("Ports") or ()
+            if port.get("PublicPort") and port["Type"] == "tcp"
+        },
     )
 
 
@@ -289,6 +452,9 @@ def _certificate(label: Mapping[str, Any]) -> CertificateFacts | None:
             serial=str(label["serial"]),
             expires=datetime.fromisoformat(label["expires"]),
             names=tuple(map(str, label["names"])),
+            # Containers of an older fleet do not say it.
+            issued=datetime.fromisoformat(issued) if (issued := label.get("issued")) else None,
+            subject=str(label.get("subject", "")),
         )
     except (KeyError, TypeError, ValueError):
         return None

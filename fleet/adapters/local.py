@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import socket
 import subprocess
+from contextlib import suppress
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fleet.adapters import host_lock
 from fleet.adapters.engine import DockerEngine
 from fleet.errors import EngineError, HostError
 from fleet.model import Stage
@@ -21,6 +26,9 @@ DOCKER_SOCKET = "/var/run/docker.sock"
 class LocalHost:
     """The machine that fleet runs on."""
 
+    def __init__(self) -> None:
+        self._locks: list[int] = []
+
     def run(self, argv: Sequence[str], *, timeout: float = 30.0) -> Completed:
         """Run a command to its end; `timeout` in seconds."""
         try:
@@ -33,6 +41,24 @@ class LocalHost:
             raise HostError(Stage.DOCKER, f"{argv[0]}: {error.strerror}") from error
         return Completed(done.returncode, done.stdout, done.stderr)
 
+    def hold(self, name: str, holder: str) -> str | None:
+        """Take the lock of that name until this is closed; None: it is ours, else who has it."""
+        path = host_lock.path(name)
+        try:
+            # Another user's file must not be opened for creation: fs.protected_regular.
+            lock = os.open(path, os.O_RDONLY) if Path(path).exists() else os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+        except OSError as error:
+            raise HostError(Stage.DOCKER, f"{path}: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with os.fdopen(lock) as file:
+                return file.readline().strip() or "somebody"
+        self._locks.append(lock)
+        with suppress(OSError), open(path, "r+") as file:
+            file.truncate(file.write(f"{holder}\n"))
+        return None
+
     def engine(self) -> DockerEngine:
         """Docker on this machine."""
         return self._engine
@@ -42,7 +68,9 @@ class LocalHost:
         return DockerEngine(_open_docker)
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Let go of the locks; nothing else is held open."""
+        while self._locks:
+            os.close(self._locks.pop())
 
 
 def _open_docker() -> socket.socket:

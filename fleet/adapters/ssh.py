@@ -8,12 +8,14 @@ import fnmatch
 import logging
 import shlex
 import socket
+import threading
+import time
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleet.adapters import ssh_config  # before paramiko: it keeps a slow import away
+from fleet.adapters import host_lock, ssh_config  # before paramiko: it keeps a slow import away
 
 # isort: split
 import paramiko
@@ -60,6 +62,10 @@ def connect(host: HostSpec, *, config_file: Path = Path("~/.ssh/config")) -> Ssh
     return SshHost(host, clients)
 
 
+LOCK_TIMEOUT = 30.0
+"""Seconds to be told whether the host's lock is ours."""
+
+
 class SshHost:
     """A host behind one SSH connection (and those of its jump hosts)."""
 
@@ -82,6 +88,28 @@ class SshHost:
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise _lost(error) from error
         return Completed(status, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
+
+    def hold(self, name: str, holder: str) -> str | None:
+        """Take the host's lock of that name until the connection ends; None: it is ours, else who has it."""
+        try:
+            channel = self._transport.open_session(timeout=LOCK_TIMEOUT)
+            channel.settimeout(LOCK_TIMEOUT)
+            channel.exec_command(shlex.join(("sh", "-c", host_lock.SCRIPT, "sh", name, holder)))
+            answer = channel.makefile("r")
+            match answer.readline().strip():
+                case "held":
+                    threading.Thread(target=_live, args=(channel,), daemon=True).start()
+                    return None
+                case "taken":
+                    return answer.readline().strip() or "somebody"
+            said = channel.makefile_stderr("rb").read().decode(errors="replace").strip().splitlines()
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise _lost(error) from error
+        raise HostError(
+            Stage.SSH,
+            f"the host cannot be locked: {said[-1] if said else 'no answer'}",
+            "it needs flock (util-linux), and a /tmp that can be written",
+        )
 
     def engine(self) -> DockerEngine:
         """Docker on this host, over the same connection."""
@@ -131,6 +159,14 @@ class SshHost:
     def close(self) -> None:
         """End the connection and all that rides on it."""
         _close(self._clients)
+
+
+def _live(channel: paramiko.Channel) -> None:
+    """Tell the host that the holder is alive: a connection may die without a word."""
+    with suppress(paramiko.SSHException, OSError, EOFError):
+        while not channel.closed:
+            channel.sendall(b".\n")
+            time.sleep(host_lock.HEARTBEAT)
 
 
 class _Transport(paramiko.Transport):

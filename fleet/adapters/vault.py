@@ -1,8 +1,9 @@
-"""The operator's keys and certificates as files: one directory a fleet (0700), files 0600, written atomically.
+"""The operator's keys and certificates as files: one directory a fleet (0700), files 0600, each replaced as a whole.
 
-    authority.pem   the CA's certificate and key
-    ca.pem          what clients and nodes trust
-    client.pem      the operator's certificate and key
+    authority.pem, next.pem, previous.pem, ca.pem   the CAs: see `authorities`
+    client.pem                                      the operator's certificate and key
+    clients/                                        certificates that were handed out: see `ledger`
+    nodes-since                                     the moment from which nodes' certificates have to be
 
 A certificate and its key share a file, so that neither a crash nor a dial in the middle of a renewal ever sees a
 mismatched pair; BuildKit's, buildx's and Python's TLS all read both from one PEM file.
@@ -10,35 +11,32 @@ mismatched pair; BuildKit's, buildx's and Python's TLS all read both from one PE
 
 from __future__ import annotations
 
-import fcntl
 import os
-import re
-import tempfile
-from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
+from certs.lifetimes import MEMORY
+from fleet.adapters import authorities, brought, lock, pem_files
+from fleet.adapters.authorities import AUTHORITY, CLIENT, CLIENTS, NEXT, PREVIOUS, TRUST, Authorities
+from fleet.adapters.ledger import Ledger
+from fleet.adapters.signing import Signer
 from fleet.errors import VaultError
-from fleet.model import CertificateFacts, VaultFacts
+from fleet.model import NAME, CertificateFacts, Rotation, TlsSpec, VaultFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from datetime import datetime
 
-    from certs.authority import Credential
+    from certs.certificate import Credential
+    from certs.keys import Passphrase
+    from fleet.model import ClientFacts, HostSpec
 
-_OTHERS = 0o077
+_Found = TypeVar("_Found")
 
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """What the file system refuses, as an error of the vault."""
-    try:
-        yield
-    except TimeoutError:
-        raise  # the lock's own
-    except OSError as error:
-        raise VaultError(f"{error.filename}: {error.strerror}", "is FLEET_HOME right, and is it yours?") from error
+_OWN_CA = TlsSpec()
 
 
 def home() -> Path:
@@ -48,167 +46,284 @@ def home() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "fleet"
 
 
-class FileVault:
-    """The vault of one fleet."""
+def _no_passphrase() -> NoReturn:
+    raise VaultError("the key of the CA is sealed, and there is nobody to ask", "set FLEET_CA_PASSPHRASE")
 
-    def __init__(self, directory: Path) -> None:
+
+class FileVault:
+    """The vault of one fleet.
+
+    `hosts`: those whose certificates the inventory may bring. `passphrase` is asked once, when something is to be
+    signed and the CA's key is sealed.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        tls: TlsSpec = _OWN_CA,
+        hosts: Sequence[HostSpec] = (),
+        *,
+        passphrase: Callable[[], Passphrase] = _no_passphrase,
+    ) -> None:
         self.directory = directory
-        self._authority = directory / "authority.pem"
-        self._trust = directory / "ca.pem"
-        self._client = directory / "client.pem"
+        self._tls, self._hosts = tls, hosts
+        self._authority, self._next, self._previous = directory / AUTHORITY, directory / NEXT, directory / PREVIOUS
+        self._trust, self._client, self._since = directory / TRUST, directory / CLIENT, directory / "nodes-since"
+        self._ledger = Ledger(directory / CLIENTS)
+        self._signer = Signer(tls, passphrase)
 
     @property
     def client_files(self) -> Mapping[str, str]:
         """`cacert`, `cert` and `key` as absolute paths: buildx's driver options."""
-        return {"cacert": str(self._trust), "cert": str(self._client), "key": str(self._client)}
+        cert = key = str(self._client)
+        if pair := self._tls.client:
+            cert, key = pair.cert, pair.key or pair.cert
+        return {"cacert": str(self._trust), "cert": cert, "key": key}
 
     def has_client(self) -> bool:
         """Whether there is something to speak mutual TLS with; exposed files raise VaultError."""
-        with _translated():
-            if not (self._client.is_file() and self._trust.is_file()):
+        with pem_files.translated():
+            if not all(Path(file).is_file() for file in self.client_files.values()):
                 return False
-        _refuse_exposed(self.directory, 0o700)
-        _refuse_exposed(self._client, 0o600)
+            pem_files.refuse_exposed(self.directory, 0o700)
+            pem_files.refuse_exposed(Path(self.client_files["key"]))
         return True
 
-    @_translated()
+    @pem_files.translated()
     def read(self) -> VaultFacts:
         """What there is; torn, mismatched or exposed files raise VaultError, an absent vault does not."""
-        from certs.authority import Role, describe, is_issued_by
+        return self._steadily(self._read)
 
-        if not self.directory.exists():
-            return VaultFacts(None, None, None, self.client_files)
-        _refuse_exposed(self.directory, 0o700)
-        authority = self._read_credential(self._authority)
-        if authority is None:
-            if self._client.exists():
-                raise VaultError(
-                    f"{self._client} is there but {self._authority.name} is not",
-                    f"restore {self._authority} from a backup, or move {self.directory} away to start a new fleet",
-                )
-            return VaultFacts(None, None, None, self.client_files)
-        if not self._trust.is_file() or self._trust.read_bytes() != authority.certificate:
+    @pem_files.translated()
+    def clients(self) -> tuple[ClientFacts, ...]:
+        """What `issue_bundle_credential` made and has not been forgotten, by name, the oldest first."""
+        return tuple(self._steadily(lambda: self._ledger.entries(self._authorities())).values())
+
+    @pem_files.translated()
+    def unlock(self) -> None:
+        """Ask for the passphrase now if the CA's key is sealed, rather than at the first signature."""
+        if self._signer.able and (known := self._authorities()):
+            for path, credential in self._keys(known):
+                self._signer.open(path, credential)
+
+    # -------------------------------------------------------------------------------------------- issuing
+
+    @pem_files.translated()
+    def create_authority(self, name: str, now: datetime) -> None:
+        """Make the fleet's CA, or take up the inventory's; raises VaultError rather than replace one."""
+        if self._authorities() is not None:
+            raise VaultError(f"{self._issuing} exists already", "run fleet plan again")
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        known = self._found()
+        if known is None:
+            made = self._signer.authority(name, now)
+            pem_files.write(self._authority, made.certificate + made.key.reveal())
+            known = Authorities(made)
+        self._signer.check(self._issuing, known.issuing, now)
+        pem_files.write(self._trust, known.clients_trust)
+
+    @pem_files.translated()
+    def issue_client(self, name: str, now: datetime, *, coming: bool = False) -> None:
+        """Make or renew the operator's client certificate; `coming`: by the CA that is to take over."""
+        client = self._issue_client(self._known(), name, now, timedelta(days=self._tls.client_days), coming=coming)
+        pem_files.write(self._client, client.certificate + client.key.reveal())
+
+    @pem_files.translated()
+    def issue_bundle_credential(
+        self, name: str, now: datetime, *, lifetime: timedelta, coming: bool = False
+    ) -> tuple[Credential, bytes]:
+        """Another client's certificate and key, not kept, and the CA certificates that it is to trust (PEM)."""
+        if not NAME.fullmatch(name) or name == "operator":
             raise VaultError(
-                f"{self._trust} is not the certificate in {self._authority.name}",
-                f"restore {self.directory} from a backup",
+                f"{name!r} cannot be a client's name",
+                "1 to 40 of a-z, 0-9 and -, beginning with a letter; operator is this machine's own",
             )
-        client = self._read_credential(self._client)
-        if client is not None and not (
-            is_issued_by(client.certificate, authority.certificate) and describe(client.certificate).role is Role.CLIENT
-        ):
+        known = self._known()
+        credential = self._issue_client(known, name, now, lifetime, coming=coming)
+        # It is known who may have a certificate before anybody has it.
+        self._ledger.remember(name, credential.certificate)
+        for path, entry in self._ledger.entries(known).items():
+            if now - entry.certificate.expires > MEMORY:
+                path.unlink()
+        return credential, known.clients_trust
+
+    @pem_files.translated()
+    def issue_node(self, host: HostSpec, names: Sequence[str], now: datetime) -> tuple[Credential, bytes]:
+        """A node's certificate and key, not kept here, and the CA certificates that it is to trust (PEM).
+
+        A host that brings its own certificate gets that one, if it is good for the host's address.
+        """
+        known = self._known()
+        issued = brought.node(host, known.nodes_trust, now) or self._signer.node(
+            self._issuing, known.issuing, host, names, now
+        )
+        return issued, known.nodes_trust
+
+    # -------------------------------------------------------------------------- renewing, rotating, withdrawing
+
+    @pem_files.translated()
+    def revoke(self, name: str, now: datetime) -> None:
+        """Remember that what is still valid of NAME's is not to be used; exchanging the CA is what enforces it."""
+        entries = self._ledger.entries(self._authorities())
+        if not any(one.name == name for one in entries.values()):
+            names = ", ".join(dict.fromkeys(one.name for one in entries.values()))
+            raise VaultError(f"no certificate was issued to {name!r}", f"one of: {names}" if names else None)
+        for path, one in entries.items():
+            if one.name == name and not one.revoked and one.certificate.expires > now:
+                self._ledger.revoke(path)
+
+    @pem_files.translated()
+    def renew_nodes(self, since: datetime) -> None:
+        """Remember that every node is to have a certificate that was issued at `since` or later, to the second."""
+        self._known()
+        pem_files.write_moment(self._since, since)
+
+    @pem_files.translated()
+    def begin_rotation(self, name: str, now: datetime) -> None:
+        """Make the CA that is to take over; from then on both are to be trusted."""
+        known = self._known()
+        if self._tls.ca:
+            raise VaultError(
+                f"{self._issuing} (tls.ca) is somebody else's, and fleet cannot make its successor",
+                f"for another CA: fleet down with this one, move {self.directory} away, fleet up with the other",
+            )
+        if known.rotation is Rotation.SWITCHED:
+            raise VaultError("the exchange of the CA before this one has not ended", "fleet certs rotate ca ends it")
+        if known.rotation is Rotation.SETTLED:
+            made = self._signer.authority(name, now)
+            key = self._signer.seal_like(self._authority, known.issuing, made.key)
+            pem_files.write(self._next, made.certificate + key.reveal())
+        self._trust_all()
+
+    @pem_files.translated()
+    def switch_authority(self) -> None:
+        """Let the coming CA issue from now on; the key of the other is gone with that."""
+        known = self._known()
+        if known.rotation is Rotation.SETTLED:
+            raise VaultError("there is no CA to switch to", "fleet certs rotate ca begins with one")
+        if known.rotation is Rotation.OVERLAP:
+            self._trust_all()
+            pem_files.write(self._previous, known.issuing.certificate)
+            self._next.replace(self._authority)
+            pem_files.settle(self.directory)
+
+    @pem_files.translated()
+    def end_rotation(self) -> None:
+        """Trust the CA that was taken over from no more, and forget the clients that it issued."""
+        known = self._known()
+        if known.rotation is Rotation.OVERLAP:
+            raise VaultError("the coming CA has not taken over yet", "fleet certs rotate ca goes on with that")
+        if known.rotation is Rotation.SETTLED:
+            return
+        client = self._read_client(known)
+        if client and known.issuer_of(client.certificate) == known.leaving_fingerprint:
+            raise VaultError(f"{self._client} is still of the CA that leaves", "fleet up issues it anew")
+        self._ledger.forget(lambda certificate: known.issuer_of(certificate) == known.leaving_fingerprint)
+        pem_files.write(self._trust, known.nodes_trust)
+        self._previous.unlink()
+        pem_files.settle(self.directory)
+
+    @pem_files.translated()
+    def seal(self, passphrase: Passphrase | None) -> None:
+        """Seal the CA's key with another passphrase, or store it in the clear."""
+        known = self._known()
+        if self._tls.ca:
+            raise VaultError(f"{self._issuing} (tls.ca) is not fleet's to seal", "openssl pkcs8 -topk8 seals its key")
+        for path, credential in self._keys(known):
+            key = self._signer.seal(path, credential, passphrase)
+            pem_files.write(path, credential.certificate + key.reveal())
+        self._signer.sealed(passphrase)
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the vault against a second fleet on this machine; raises VaultError at once when it is held."""
+        return lock.locked(self.directory)
+
+    # -------------------------------------------------------------------------------------------- reading
+
+    def _steadily(self, look: Callable[[], _Found]) -> _Found:
+        files = (self._authority, self._next, self._previous, self._trust, self._client, self._ledger.folder)
+        return pem_files.steadily(files, look)
+
+    def _read(self) -> VaultFacts:
+        from certs.certificate import describe, split_pem
+        from certs.keys import is_sealed
+
+        known = self._authorities()
+        facts = VaultFacts(
+            None, None, None, self.client_files, can_sign=self._signer.able, external=self._tls.ca is not None
+        )
+        if any(host.tls for host in self._hosts) and (issuer := self._found()):
+            facts = replace(facts, brought=brought.nodes(self._hosts, issuer.nodes_trust))
+        if known is None:
+            return facts
+        issuing, client = describe(known.issuing.certificate), self._read_client(known)
+        coming = describe(known.coming.certificate) if known.coming else None
+        return replace(
+            facts,
+            authority=CertificateFacts.of(issuing),
+            authority_fingerprint=issuing.fingerprint,
+            client=CertificateFacts.of(describe(client.certificate)) if client else None,
+            # One that was brought may have issuers of its own in between.
+            client_authority=(known.issuer_of(client.certificate) or issuing.fingerprint) if client else None,
+            trust=tuple(describe(one).fingerprint for one in split_pem(known.nodes_trust)),
+            rotation=known.rotation,
+            coming=CertificateFacts.of(coming) if coming else None,
+            coming_fingerprint=coming.fingerprint if coming else None,
+            leaving_fingerprint=known.leaving_fingerprint,
+            nodes_since=pem_files.read_moment(self._since),
+            sealed=self._signer.able and is_sealed(known.issuing.key),
+        )
+
+    def _read_client(self, known: Authorities) -> Credential | None:
+        from certs.certificate import Role, describe
+
+        if self._tls.client:
+            return brought.client(self._tls.client, known.clients_trust)
+        client = pem_files.read_credential(self._client)
+        if client and not (known.issuer_of(client.certificate) and describe(client.certificate).role is Role.CLIENT):
             raise VaultError(
                 f"{self._client} is not a client certificate of this vault's CA",
                 f"move {self._client} away and run fleet up",
             )
-        described = describe(authority.certificate)
-        return VaultFacts(
-            authority=CertificateFacts(described.serial, described.not_after),
-            authority_fingerprint=described.fingerprint,
-            client=None if client is None else _facts(client),
-            driver_options=self.client_files,
-        )
+        return client
 
-    @_translated()
-    def create_authority(self, name: str, now: datetime) -> None:
-        """Make the fleet's CA; raises VaultError rather than replace one."""
-        from certs.authority import create_authority
+    @property
+    def _issuing(self) -> Path:
+        """The file of the CA that issues."""
+        return Path(self._tls.ca.cert) if self._tls.ca else self._authority
 
-        if self._authority.exists():
-            raise VaultError(f"{self._authority} exists already", "run fleet plan again")
-        authority = create_authority(f"{name} CA", now=now)
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(self._trust, authority.certificate)
-        _write(self._authority, authority.certificate + authority.key.reveal())
+    def _found(self) -> Authorities | None:
+        """The CAs there are, whether or not this machine trusts them yet."""
+        return authorities.external(self._tls.ca) if self._tls.ca else authorities.own(self.directory)
 
-    @_translated()
-    def issue_client(self, name: str, now: datetime) -> None:
-        """Make or renew the operator's client certificate."""
-        from certs.authority import issue_client
+    def _authorities(self) -> Authorities | None:
+        if self.directory.exists():
+            pem_files.refuse_exposed(self.directory, 0o700)
+        return authorities.trusted(self.directory, self._found(), self._tls)
 
-        client = issue_client(self._signer(), name, now=now)
-        _write(self._client, client.certificate + client.key.reveal())
+    def _known(self) -> Authorities:
+        known = self._authorities()
+        if known is None:
+            raise VaultError(
+                f"{self.directory} has no CA",
+                "fleet up makes one; for a fleet that stands, set FLEET_HOME to the vault of its operator",
+            )
+        return known
 
-    @_translated()
-    def issue_node(self, name: str, names: Sequence[str], now: datetime) -> tuple[Credential, bytes]:
-        """A node's certificate and key, not kept here, and the CA certificates that it is to trust."""
-        from certs.authority import issue_node
+    def _keys(self, known: Authorities) -> Sequence[tuple[Path, Credential]]:
+        both = ((self._next, known.coming), (self._issuing, known.issuing))
+        return [(path, credential) for path, credential in both if credential]
 
-        signer = self._signer()
-        return issue_node(signer, name, names=names, now=now), self._trust.read_bytes()
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the vault against a second fleet on this machine; raises VaultError at once when it is held."""
-        path = self.directory / "lock"
-        with _translated():
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            try:
-                # The kernel lets go of it when its holder ends, however it ends.
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise VaultError(
-                    f"another fleet up or fleet down is at work on {self.directory.name} (it holds {path})",
-                    "wait for it to end",
-                ) from error
-            yield
-        finally:
-            os.close(lock)
-
-    def _signer(self) -> Credential:
-        authority = self._read_credential(self._authority)
+    def _issue_client(
+        self, known: Authorities, name: str, now: datetime, lifetime: timedelta, *, coming: bool
+    ) -> Credential:
+        path, authority = (self._next, known.coming) if coming else (self._issuing, known.issuing)
         if authority is None:
-            raise VaultError(f"{self._authority} is missing", "only the operator who has it can issue certificates")
-        return authority
+            raise VaultError("no CA is about to take over", "fleet certs rotate ca makes one")
+        return self._signer.client(path, authority, name, now, lifetime)
 
-    def _read_credential(self, path: Path) -> Credential | None:
-        from certs.authority import CertificateError, Credential, PrivateKey, is_pair
-
-        if not path.is_file():
-            return None
-        _refuse_exposed(path, 0o600)
-        content = path.read_bytes()
-        blocks = {kind: block for block, kind in _PEM.findall(content)}
-        credential = Credential(
-            blocks.get(b"CERTIFICATE", b"") + b"\n", PrivateKey(blocks.get(b"PRIVATE KEY", b"") + b"\n")
-        )
-        try:
-            if is_pair(credential):
-                return credential
-            problem = "its key does not belong to its certificate"
-        except CertificateError as error:
-            problem = str(error)
-        raise VaultError(f"{path} cannot be used: {problem}", f"restore {path} from a backup")
-
-
-_PEM = re.compile(rb"(-----BEGIN ([A-Z ]+)-----.*?-----END \2-----)", re.DOTALL)
-
-
-def _facts(credential: Credential) -> CertificateFacts:
-    from certs.authority import describe
-
-    described = describe(credential.certificate)
-    return CertificateFacts(described.serial, described.not_after, described.names)
-
-
-def _refuse_exposed(path: Path, mode: int) -> None:
-    if path.stat().st_mode & _OTHERS:
-        raise VaultError(
-            f"{path} can be read by others (mode {path.stat().st_mode & 0o777:04o})",
-            f"chmod {mode:o} {path}; if others may have read it, make a new CA",
-        )
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Replace `path` as a whole; mkstemp makes files 0600."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink()
-        raise
+    def _trust_all(self) -> None:
+        """Write what this machine is to trust, unless a run that was killed has done so."""
+        trust = self._known().clients_trust
+        if pem_files.read(self._trust) != trust:
+            pem_files.write(self._trust, trust)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleet.cli.world import load, vault_of
-from fleet.errors import VaultError
+from fleet.cli.world import described_by, entitled, load_any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +16,7 @@ OWN_BUILDERS = "buildx"
 
 
 def build(arguments: Sequence[str]) -> int:
-    """`fleet build`: buildx's own exit code; -i/--inventory, which buildx does not have, may come first."""
+    """`fleet build`: buildx's own exit code; -i/--inventory or --fleet, which buildx does not have, may come first."""
     from fleet.adapters.builder import BuildxBuilder, Fitness
 
     # buildx answers while Python imports, and while the nodes answer.
@@ -26,11 +24,9 @@ def build(arguments: Sequence[str]) -> int:
     from fleet.adapters.buildkit import BuildkitProber
     from fleet.dispatch import Dispatcher
 
-    inventory, arguments = _own_option(tuple(arguments))
-    spec = load(inventory)
-    vault = vault_of(spec)
-    if not vault.has_client():
-        raise VaultError(f"there is no client certificate in {vault.directory}", "fleet up, or set FLEET_HOME")
+    inventory, fleet, arguments = _own_option(tuple(arguments))
+    spec = load_any(described_by(inventory, fleet))
+    vault = entitled(spec)
     registered = BuildxBuilder().read(spec.name).nodes
     return Dispatcher(
         spec=spec,
@@ -42,11 +38,16 @@ def build(arguments: Sequence[str]) -> int:
     ).build(arguments)
 
 
-def _own_option(arguments: tuple[str, ...]) -> tuple[Path, tuple[str, ...]]:
+def _own_option(arguments: tuple[str, ...]) -> tuple[Path | None, str | None, tuple[str, ...]]:
+    """The inventory, the fleet, and what is left for buildx."""
     match arguments:
         case ("-i" | "--inventory", value, *rest):
-            return Path(value), tuple(rest)
+            return Path(value), None, tuple(rest)
+        case ("--fleet", value, *rest):
+            return None, value, tuple(rest)
         case (first, *rest) if first.startswith("--inventory="):
-            return Path(first.partition("=")[2]), tuple(rest)
+            return Path(first.partition("=")[2]), None, tuple(rest)
+        case (first, *rest) if first.startswith("--fleet="):
+            return None, first.partition("=")[2], tuple(rest)
         case _:
-            return Path(os.environ.get("FLEET_INVENTORY") or "inventory.yaml"), arguments
+            return None, None, arguments

@@ -12,7 +12,7 @@ import click
 from fleet.cli import output
 from fleet.cli.build import OWN_BUILDERS
 from fleet.cli.progress import progress
-from fleet.cli.world import load, vault_of, world_of
+from fleet.cli.world import load, load_any, vault_of, world_of
 from fleet.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 
 SOMETHING_TO_DO = 4
 
-STATUS_TIME = 1.3
+STATUS_TIME = 1.25
 """Seconds from the start of `status` after which it waits for nothing more: an answer within 1.5 s, whatever breaks."""
+
+STATUS_CONTENT = 0.75
+"""Seconds after which it is content with what every daemon said over mutual TLS: hosts explain what is wrong, and
+nothing is."""
 
 
 def plan(inventory: Path, only: Sequence[str], *, exit_code: bool, as_json: bool, verbose: bool) -> int:
@@ -53,21 +57,26 @@ def up(inventory: Path, only: Sequence[str], *, as_json: bool, verbose: bool) ->
 
     spec = load(inventory, only)
     world = world_of(spec)
-    with world.vault.locked(), Connections(world.connect) as connections, progress(verbose=verbose) as show:
-        show.waiting(f"asking {_count(spec, only)}")
-        asked = Observation(spec, world, connections, only=only)
-        # Imported while the hosts answer.
-        from fleet import plan as decide
-        from fleet.apply import Applier
+    with world.vault.locked(), Connections(world.connect) as connections:
+        with progress(verbose=verbose) as show:
+            show.waiting(f"asking {_count(spec, only)}")
+            asked = Observation(spec, world, connections, only=only)
+            # Imported while the hosts answer.
+            from fleet import plan as decide
+            from fleet.apply import Applier
 
-        facts = asked.facts()
-        decided = decide.plan(spec, facts, world.now(), only=only)
-        report = Applier(spec, world, connections, show.event).up(facts, decided, only=only)
-        remains = None
-        if report.exit_code == 0 and not decided.empty:
-            show.waiting("looking again")
-            after = decide.plan(spec, observe(spec, world, connections, only=only), world.now(), only=only)
-            remains = None if after.empty else after
+            facts = asked.facts()
+            decided = decide.plan(spec, facts, world.now(), only=only)
+        if decided.signs:
+            # A prompt and a progress display cannot share a terminal.
+            world.vault.unlock()
+        with progress(verbose=verbose) as show:
+            report = Applier(spec, world, connections, show.event).up(facts, decided, only=only)
+            remains = None
+            if report.exit_code == 0 and not decided.empty:
+                show.waiting("looking again")
+                after = decide.plan(spec, observe(spec, world, connections, only=only), world.now(), only=only)
+                remains = None if after.empty else after
     if as_json:
         output.as_json(output.report_json(spec.name, report, remains))
     else:
@@ -86,18 +95,18 @@ def status(inventory: Path, *, started: float, as_json: bool, verbose: bool) -> 
     from fleet.model import Health
     from fleet.observe import Connections, observe
 
-    spec = load(inventory)
+    spec = load_any(inventory)
     world = world_of(spec, certificates=True)
     with progress(verbose=verbose) as show, Connections(world.connect) as connections:
         show.waiting(f"asking {_count(spec)}")
-        facts = observe(spec, world, connections, deadline=started + STATUS_TIME)
+        facts = observe(spec, world, connections, deadline=started + STATUS_TIME, enough=started + STATUS_CONTENT)
         taken = snapshot(spec, facts, world.now())
     if as_json:
         output.as_json(output.snapshot_json(taken))
     else:
         output.show_snapshot(taken)
-    usable = [node.health in {Health.READY, Health.DEGRADED} for node in taken.nodes]
-    return 0 if all(usable) else 3 if any(usable) else 1
+    usable = [node.health in {Health.READY, Health.DEGRADED, Health.DRAINED} for node in taken.nodes]
+    return output.exit_code(usable)
 
 
 def down(

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import timedelta
+from functools import wraps
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fleet.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 EXIT_CODES = """\b
 Exit codes:
@@ -19,18 +25,29 @@ Exit codes:
   4  `fleet plan --exit-code` found something to do
 """
 
-_inventory = click.option(
-    "-i",
-    "--inventory",
-    type=click.Path(path_type=Path, dir_okay=True),
-    envvar="FLEET_INVENTORY",
-    default="inventory.yaml",
-    show_default=True,
-    show_envvar=True,
-    help="The hosts and what they are to run.",
-)
+
+def _inventory(command: Callable[..., None]) -> Callable[..., None]:
+    """-i and --fleet; the command gets where the fleet is described that is meant."""
+
+    @click.option(
+        "-i",
+        "--inventory",
+        type=click.Path(path_type=Path, dir_okay=True),
+        help="The hosts and what they are to run.  [env var: FLEET_INVENTORY; default: inventory.yaml]",
+    )
+    @click.option("--fleet", "joined", metavar="NAME", help="A fleet that was joined.  [env var: FLEET_NAME]")
+    @wraps(command)
+    def located(inventory: Path | None, joined: str | None, **given: Any) -> None:
+        from fleet.cli.world import described_by
+
+        command(inventory=described_by(inventory, joined), **given)
+
+    return located
+
+
 _json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 _verbose = click.option("-v", "--verbose", is_flag=True, help="Tell every step on stderr.")
+_nodes = click.argument("nodes", nargs=-1, metavar="[NODE]...")
 _hosts = click.option("--host", "only", multiple=True, metavar="NAME", help="Only this host; may be repeated.")
 
 
@@ -42,6 +59,18 @@ def fleet() -> None:
     An inventory of amd64 and arm64 machines becomes one docker buildx builder, on which every platform is built by a
     machine that runs it natively.
     """
+
+
+@fleet.command()
+@_inventory
+@_nodes
+@_json
+@click.option("-v", "--verbose", is_flag=True, help="Show what is in order, too.")
+def check(inventory: Path, nodes: tuple[str, ...], *, as_json: bool, verbose: bool) -> None:
+    """Look whether hosts, network and this machine are fit for `up`: every problem at once; changes nothing."""
+    from fleet.cli import check
+
+    sys.exit(check.check(inventory, nodes, as_json=as_json, verbose=verbose))
 
 
 @fleet.command()
@@ -83,6 +112,80 @@ def status(inventory: Path, *, as_json: bool, verbose: bool) -> None:
 
 @fleet.command()
 @_inventory
+@_nodes
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is written, until ctrl-C.")
+@click.option("--since", metavar="TIME", help="Only what is later: 10m, 2h, 2026-05-01T12:00 (local time).")
+@click.option("-n", "--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines of each node.")
+@click.option("--json", "as_json", is_flag=True, help="Print each line as a JSON object.")
+@_verbose
+def logs(
+    inventory: Path,
+    nodes: tuple[str, ...],
+    *,
+    follow: bool,
+    since: str | None,
+    tail: int | None,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Show what the daemons of NODEs have written, all nodes' when none is named, in the order of time."""
+    from fleet.cli import logs
+
+    sys.exit(logs.logs(inventory, nodes, follow=follow, since=since, tail=tail, as_json=as_json, verbose=verbose))
+
+
+@fleet.command(context_settings={"allow_interspersed_args": False})
+@_inventory
+@click.argument("node")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def ssh(inventory: Path, node: str, command: tuple[str, ...]) -> None:
+    """Log in to NODE's host with OpenSSH, as the inventory says, or run COMMAND there."""
+    from fleet.cli import login
+
+    login.ssh(inventory, node, command)
+
+
+@fleet.command()
+@_inventory
+@_nodes
+@_json
+@_verbose
+def du(inventory: Path, nodes: tuple[str, ...], *, as_json: bool, verbose: bool) -> None:
+    """Show how large the nodes' build caches are, and how full their disks."""
+    from fleet.cli import cache
+
+    sys.exit(cache.du(inventory, nodes, as_json=as_json, verbose=verbose))
+
+
+@fleet.command()
+@_inventory
+@_nodes
+@click.option("--keep", metavar="SIZE", help="Cache of this size may stay, the most recently used: 10GB, 512MiB.")
+@click.option("--older", metavar="DURATION", help="Only what was not used for so long: 12h, 7d.")
+@click.option("--all", "everything", is_flag=True, help="Frontends and BuildKit's own images, too.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@_json
+@_verbose
+def prune(
+    inventory: Path,
+    nodes: tuple[str, ...],
+    *,
+    keep: str | None,
+    older: str | None,
+    everything: bool,
+    yes: bool,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Remove build cache that no build uses, from NODEs or all nodes; BuildKit does so by itself as a disk fills."""
+    from fleet.cli import cache
+
+    options = {"keep": keep, "older": older}
+    sys.exit(cache.prune(inventory, nodes, **options, everything=everything, yes=yes, as_json=as_json, verbose=verbose))
+
+
+@fleet.command()
+@_inventory
 @_hosts
 @click.option("--volumes", is_flag=True, help="Remove the build caches, and images that fleet pulled, too.")
 @click.option("--any-vault", is_flag=True, help="Also what was made with another vault than this one.")
@@ -102,7 +205,7 @@ def down(
 
 @fleet.command(
     context_settings={"ignore_unknown_options": True, "help_option_names": []},
-    options_metavar="[-i FILE]",
+    options_metavar="[-i FILE | --fleet NAME]",
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ANY ARGUMENT OF docker buildx build]")
 def build(arguments: tuple[str, ...]) -> None:
@@ -118,6 +221,138 @@ def build(arguments: tuple[str, ...]) -> None:
     from fleet.cli import build
 
     sys.exit(build.build(arguments))
+
+
+class _ListFirst(click.Group):
+    """Alone, or with nothing but options, it is its command `list`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        alone = not args or (args[0].startswith("-") and args[0] not in {"-h", "--help"})
+        return super().parse_args(ctx, ["list", *args] if alone else args)
+
+
+@fleet.group(cls=_ListFirst)
+def certs() -> None:
+    """Certificates, and who has access; alone it is `fleet certs list`."""
+
+
+@certs.command("list")
+@_inventory
+@_json
+@_verbose
+def certs_list(inventory: Path, *, as_json: bool, verbose: bool) -> None:
+    """Show the CA's, the nodes' and the clients' certificates, how long they last and where they are in use.
+
+    Exits with 1 when one has expired that the fleet needs: the CA's, a node's, this machine's.
+    """
+    from fleet.cli import certs
+
+    started: float = click.get_current_context().obj
+    sys.exit(certs.show(inventory, started=started, as_json=as_json, verbose=verbose))
+
+
+@certs.command()
+@_inventory
+@click.argument("what", type=click.Choice(["nodes", "clients", "ca"]))
+@click.option("--force", is_flag=True, help="ca: do not wait for clients to join with their new bundles.")
+@_json
+@_verbose
+def rotate(inventory: Path, what: str, *, force: bool, as_json: bool, verbose: bool) -> None:
+    """Renew the certificates of all nodes or clients, or exchange the CA by overlap, without failing a build.
+
+    Nodes are restarted one of an architecture at a time, once their builds have ended. Exchanging the CA goes as far
+    as it can, says what it waits for, and goes on when it is run again.
+    """
+    from fleet.cli import certs
+
+    sys.exit(certs.rotate(inventory, what, force=force, as_json=as_json, verbose=verbose))
+
+
+@certs.command()
+@_inventory
+@click.argument("name")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@_json
+@_verbose
+def revoke(inventory: Path, name: str, *, yes: bool, as_json: bool, verbose: bool) -> None:
+    """Take a client's access away: BuildKit knows no revocation, so the CA is exchanged for everybody else.
+
+    The other clients get new bundles, and have no access until they have joined with them.
+    """
+    from fleet.cli import certs
+
+    sys.exit(certs.revoke(inventory, name, yes=yes, as_json=as_json, verbose=verbose))
+
+
+@certs.command()
+@_inventory
+@click.option("--remove", is_flag=True, help="Store the key in the clear again.")
+def seal(inventory: Path, *, remove: bool) -> None:
+    """Seal the CA's key with a passphrase; all that does not sign goes on without it.
+
+    The passphrase is asked for on the terminal, or taken from FLEET_CA_PASSPHRASE or tls.ca_passphrase_command.
+    """
+    from fleet.cli import certs
+
+    sys.exit(certs.seal(inventory, remove=remove))
+
+
+@certs.command()
+@_inventory
+@click.argument("name")
+@click.option("--days", type=click.IntRange(1, 36500), help="How long it is good for.  [default: tls.client_days, 365]")
+@click.option("--hours", type=click.IntRange(1, 36500), help="The same in hours.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="[default: FLEET-NAME.fleet-bundle]")
+@click.option("--seal", is_flag=True, help="Ask for a passphrase, without which nobody can open the file.")
+@click.option("--force", is_flag=True, help="Overwrite the file.")
+@_json
+def issue(
+    inventory: Path,
+    name: str,
+    *,
+    days: int | None,
+    hours: int | None,
+    output: Path | None,
+    seal: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Give a person or a CI job access: one file, with which another machine can join the fleet.
+
+    Who has it may build on every node, prune it, and read what others have built there: BuildKit has no roles.
+    With --seal the passphrase is asked for on the terminal, or taken from FLEET_BUNDLE_PASSPHRASE.
+    """
+    from fleet.cli import access
+
+    if days and hours:
+        raise UsageError("--days and --hours each say how long", "say one of them")
+    lifetime = timedelta(days=days or 0, hours=hours or 0) or None
+    sys.exit(access.issue(inventory, name, lifetime=lifetime, output=output, seal=seal, force=force, as_json=as_json))
+
+
+@fleet.command()
+@click.argument("bundle")
+@click.option("--force", is_flag=True, help="Also a bundle that is older than the one before.")
+@_json
+@_verbose
+def join(bundle: str, *, force: bool, as_json: bool, verbose: bool) -> None:
+    """Use a fleet that somebody else runs, with the BUNDLE that `fleet certs issue` made; - reads it from stdin.
+
+    A passphrase is asked for on the terminal, or taken from FLEET_BUNDLE_PASSPHRASE.
+    """
+    from fleet.cli import access
+
+    sys.exit(access.join(bundle, force=force, as_json=as_json, verbose=verbose))
+
+
+@fleet.command()
+@click.argument("name", required=False, metavar="[FLEET]")
+@_json
+def leave(name: str | None, *, as_json: bool) -> None:
+    """Undo `fleet join`: remove the fleet's builder and keys from this machine. The nodes are not touched."""
+    from fleet.cli import access
+
+    sys.exit(access.leave(name, as_json=as_json))
 
 
 @fleet.command()

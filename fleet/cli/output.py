@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import nullcontext, redirect_stdout
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from certs.lifetimes import days_left
+from fleet.quantities import size
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from fleet.apply import Outcome, Report
     from fleet.model import Down, NodeHealth, Platform, Snapshot
     from fleet.plan import Plan
+    from fleet.report import Outcome, Report
 
 _HEALTH = {
     "ready": ("●", "green"),
@@ -28,6 +32,18 @@ PARTLY = 3
 """The exit code of what is partly done."""
 
 _RESULT = {"done": "green", "unchanged": "green", "failed": "red", "blocked": "red"}
+
+
+def exit_code(done: Iterable[bool]) -> int:
+    """What a command for several nodes exits with, by what became of each."""
+    each = tuple(done)
+    return 0 if all(each) else PARTLY if any(each) else 1
+
+
+def complain(name: str, why: Down) -> None:
+    """What is wrong with a node, and the next thing to try, on stderr."""
+    click.echo(f"{name}: {why.stage}: {why.reason}", err=True)
+    _remedy(why, err=True)
 
 
 def as_json(value: Any) -> None:
@@ -74,13 +90,13 @@ def plan_json(plan: Plan) -> dict[str, Any]:
                 "name": name,
                 "actions": [str(action) for action in lane.actions],
                 "why": list(lane.why),
-                "blocked": _down_json(lane.blocked),
-                "warning": _down_json(lane.warning),
+                "blocked": down_json(lane.blocked),
+                "warning": down_json(lane.warning),
             }
             for name, lane in plan.lanes.items()
         ],
         "builder": [str(step) for step in plan.builder],
-        "builder_blocked": _down_json(plan.builder_blocked),
+        "builder_blocked": down_json(plan.builder_blocked),
     }
 
 
@@ -133,12 +149,13 @@ def _outcome_json(outcome: Outcome) -> dict[str, Any]:
     return {
         "result": outcome.result,
         "seconds": round(outcome.seconds, 3),
-        "failure": _down_json(outcome.failure),
-        "warning": _down_json(outcome.warning),
+        "failure": down_json(outcome.failure),
+        "warning": down_json(outcome.warning),
     }
 
 
-def _down_json(down: Down | None) -> dict[str, str | None] | None:
+def down_json(down: Down | None) -> dict[str, str | None] | None:
+    """`{"stage", "reason", "remedy"}`, or null."""
     return None if down is None else {"stage": down.stage, "reason": down.reason, "remedy": down.remedy}
 
 
@@ -147,7 +164,10 @@ def _down_json(down: Down | None) -> dict[str, str | None] | None:
 
 def show_snapshot(snapshot: Snapshot) -> None:
     """A row a node, then the reason and the remedy of each that is not ready."""
-    registered = "registered" if snapshot.builder.registered else "not registered: fleet up"
+    if joined := snapshot.joined:
+        click.echo(f"joined {snapshot.fleet} as {joined.client}, {until(joined.expires, snapshot.taken)}")
+    register = "fleet join the bundle again" if joined else "fleet up"
+    registered = "registered" if snapshot.builder.registered else f"not registered: {register}"
     default = ", default" if snapshot.builder.default else ""
     ready = sum(node.health == "ready" for node in snapshot.nodes)
     click.echo(f"fleet {snapshot.fleet}: {ready} of {len(snapshot.nodes)} ready, builder {registered}{default}")
@@ -163,6 +183,9 @@ def show_snapshot(snapshot: Snapshot) -> None:
             click.echo(f"{node.name}: {node.reason}")
             if node.remedy:
                 click.echo(f"  try: {node.remedy}")
+    for problem in snapshot.problems:
+        click.secho(problem.reason, fg="yellow")
+        click.echo(f"  try: {problem.remedy}")
 
 
 _NUMBERS = frozenset({4, 5, 6, 7, 8})
@@ -195,6 +218,12 @@ def snapshot_json(snapshot: Snapshot) -> dict[str, Any]:
     """The shape that docs/commands.md gives: null is unknown, sizes are bytes, times RFC 3339."""
     return {
         "fleet": snapshot.fleet,
+        "joined": snapshot.joined
+        and {
+            "client": snapshot.joined.client,
+            "expires": snapshot.joined.expires.isoformat(),
+            "days_left": days_left(snapshot.joined.expires, snapshot.taken),
+        },
         "builder": {"registered": snapshot.builder.registered, "default": snapshot.builder.default},
         "nodes": [
             {
@@ -218,7 +247,17 @@ def snapshot_json(snapshot: Snapshot) -> dict[str, Any]:
             }
             for node in snapshot.nodes
         ],
+        "problems": [down_json(problem) for problem in snapshot.problems],
     }
+
+
+def until(end: datetime, now: datetime) -> str:
+    """How long something is good for, in days, or in hours when they count."""
+    if end <= now:
+        return f"which ended on {end:%Y-%m-%d %H:%M} UTC"
+    if (days := days_left(end, now)) > 1:
+        return f"until {end:%Y-%m-%d} ({days} days)"
+    return f"until {end:%Y-%m-%d %H:%M} UTC ({(end - now) // timedelta(hours=1)} hours)"
 
 
 def platforms(pinned: Sequence[Platform]) -> str:
@@ -227,18 +266,6 @@ def platforms(pinned: Sequence[Platform]) -> str:
     for platform in pinned:
         variants.setdefault(platform.arch, []).append(platform.variant)
     return ", ".join(" ".join((arch, *filter(None, found))) for arch, found in variants.items()) or "–"
-
-
-def size(count: int | None) -> str:
-    """Bytes for a person, in powers of 1000 as disks are sold; unknown is a dash, never zero."""
-    if count is None:
-        return "–"
-    amount = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000:
-            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 10 else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} TB"
 
 
 def _shown(value: int | None) -> str:

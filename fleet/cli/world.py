@@ -2,36 +2,125 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleet.cli import remembered
-from fleet.errors import UsageError
+from fleet.errors import UsageError, VaultError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
+    from certs.keys import Passphrase
     from fleet.adapters.vault import FileVault
     from fleet.model import FleetSpec, HostSpec
     from fleet.ports import Host, World
 
 
-def load(inventory: Path, only: Sequence[str] = ()) -> FleetSpec:
-    """The inventory; every name of `only` has to be in it. Raises UsageError."""
-    spec = remembered.load(inventory)
+def described_by(inventory: Path | None, fleet: str | None) -> Path:
+    """Where the fleet that is meant is described: an inventory, or what a bundle left here; raises UsageError.
+
+    What is said on the command line counts, then FLEET_INVENTORY, then FLEET_NAME, then an inventory in this folder,
+    then the one fleet that this machine has joined.
+    """
+    if inventory and fleet:
+        raise UsageError("-i and --fleet each name a fleet", "say one of them")
+    if not (inventory or fleet):
+        inventory = Path(named) if (named := os.environ.get("FLEET_INVENTORY")) else None
+        fleet = None if inventory else os.environ.get("FLEET_NAME")
+    if inventory:
+        return inventory
+    if not fleet and (found := Path("inventory.yaml")).exists():
+        return found
+    from fleet.adapters import membership
+
+    known = membership.joined()
+    if fleet and fleet not in known:
+        raise UsageError(
+            f"this machine has not joined a fleet {fleet!r}",
+            f"one of: {', '.join(known)}" if known else "fleet join BUNDLE, or name an inventory with -i",
+        )
+    if not known:
+        raise UsageError(
+            "there is no inventory inventory.yaml, and this machine has joined no fleet",
+            "copy inventory.example.yaml and edit it, name another with -i or FLEET_INVENTORY, or fleet join BUNDLE",
+        )
+    if not fleet and len(known) > 1:
+        raise UsageError(
+            f"this machine has joined several fleets: {', '.join(known)}", "say --fleet NAME, or FLEET_NAME"
+        )
+    return membership.described(fleet or known[0])
+
+
+def load(described: Path, only: Sequence[str] = ()) -> FleetSpec:
+    """The fleet for those who run it. Raises UsageError."""
+    spec = load_any(described, only)
+    if spec.joined:
+        raise UsageError(
+            f"this needs an operator of {spec.name}: this machine has joined it as {spec.joined.client}, by a bundle, "
+            "which has neither the fleet's CA nor a way into its hosts",
+            "on this machine: fleet status, fleet build, fleet leave",
+        )
+    return spec
+
+
+def load_any(described: Path, only: Sequence[str] = ()) -> FleetSpec:
+    """The fleet for those who run it or have joined it: `joined` tells which; every name of `only` has to be in it.
+
+    Raises UsageError and VaultError.
+    """
+    from fleet.adapters import membership
+
+    if described == membership.described(described.parent.name):
+        spec = membership.load(described.parent.name)
+    else:
+        spec = remembered.load(described)
+        # Somebody else's inventory, such as in a checkout, does not make this machine the operator's.
+        spec = membership.load(spec.name) if membership.has_joined(spec.name) else spec
     names = [host.name for host in spec.hosts]
     for name in only:
         if name not in names:
-            raise UsageError(f"the inventory has no host {name!r}", f"one of: {', '.join(names)}")
+            where = f"fleet {spec.name}" if spec.joined else "the inventory"
+            raise UsageError(f"{where} has no host {name!r}", f"one of: {', '.join(names)}")
     return spec
+
+
+def chosen(spec: FleetSpec, only: Sequence[str]) -> list[HostSpec]:
+    """The hosts of these names, in the order of the inventory; all when none is named."""
+    return [host for host in spec.hosts if not only or host.name in only]
+
+
+def entitled(spec: FleetSpec) -> FileVault:
+    """The vault of this fleet, with a client certificate that daemons may accept; raises VaultError."""
+    vault = vault_of(spec)
+    if not vault.has_client():
+        remedy = "fleet join the bundle again" if spec.joined else "fleet up, or set FLEET_HOME"
+        raise VaultError(f"there is no client certificate in {vault.directory}", remedy)
+    if spec.joined and spec.joined.expires <= datetime.now(UTC):
+        raise VaultError(
+            f"the bundle with which this machine joined {spec.name} ended on {spec.joined.expires:%Y-%m-%d %H:%M} UTC",
+            f"ask the fleet's operator for a new one (fleet certs issue {spec.joined.client}), and fleet join it",
+        )
+    return vault
 
 
 def vault_of(spec: FleetSpec) -> FileVault:
     """The vault of this fleet, in FLEET_HOME."""
     from fleet.adapters.vault import FileVault, home
 
-    return FileVault(home() / spec.name)
+    if spec.joined:
+        from fleet.adapters.membership import MemberVault
+
+        return MemberVault(home() / spec.name)
+
+    def passphrase() -> Passphrase:
+        from fleet.cli.passphrase import ca_passphrase
+
+        return ca_passphrase(spec.name, spec.tls)
+
+    return FileVault(home() / spec.name, spec.tls, spec.hosts, passphrase=passphrase)
 
 
 def world_of(spec: FleetSpec, *, certificates: bool = False) -> World:
@@ -51,7 +140,19 @@ def world_of(spec: FleetSpec, *, certificates: bool = False) -> World:
         builder=BuildxBuilder(),
         vault=vault,
         now=lambda: datetime.now(UTC),
+        operator=_operator(),
     )
+
+
+def _operator() -> str:
+    import getpass
+    import socket
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name, as in a container
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 def _connect(host: HostSpec) -> Host:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import pytest
 
-from certs.authority import Certificate, create_authority, describe, issue_node
+from certs.authority import create_authority, issue_node
+from certs.certificate import Certificate, describe
 from fleet import buildkitd
 from fleet.adapters import local
 from fleet.adapters.engine import DockerEngine
@@ -17,12 +19,13 @@ from fleet.adapters.local import LocalHost
 from fleet.adapters.ssh import connect
 from fleet.daemon import DaemonSpec, Files
 from fleet.errors import EngineError
-from fleet.model import CertificateFacts, DaemonFacts, Stage
+from fleet.model import CertificateFacts, DaemonFacts, Image, Platform, Stage, pull_mark
+from tests.support import pushed
 from tests.support.fakes import FakeEngine, Machine
 from tests.support.lab import docker_socket, eventually, host_spec, running_lab
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from fleet.ports import Engine
     from tests.lab import Lab
@@ -39,13 +42,16 @@ class Site:
     wanted: DaemonSpec
     certificate: Certificate
     files: Files
-    small_image: str
-    """An image that the host may or may not have, and that may be removed."""
+    small_images: Mapping[str, str]
+    """By tag and by digest: images that the host may or may not have, and that may be removed."""
 
-    def create(self, wanted: DaemonSpec | None = None, *, pulled: str | None = None) -> str:
+    def mark(self, reference: str) -> str:
+        return pull_mark(self.wanted.fleet, reference)
+
+    def create(self, wanted: DaemonSpec | None = None) -> str:
         wanted = wanted or self.wanted
         files = self.files | {buildkitd.CONFIG_PATH: (wanted.config.encode(), 0o644)}
-        return self.engine.create(wanted, self.certificate, files, pulled=pulled)
+        return self.engine.create(wanted, self.certificate, files)
 
     def daemon(self) -> DaemonFacts | None:
         return next((d for d in self.engine.survey(self.wanted.fleet).daemons if d.name == self.wanted.name), None)
@@ -55,7 +61,9 @@ class Site:
         return found.state if found else "absent"
 
 
-def site(engine: Engine, fleet: str, node: str, port: int, image: str, small: str) -> Site:
+def site(
+    engine: Engine, fleet: str, node: str, port: int, image: str, small: Mapping[str, str] = MappingProxyType({})
+) -> Site:
     authority = create_authority("contract CA", now=datetime.now(UTC))
     credential = issue_node(authority, node, names=[node, "127.0.0.1"], now=datetime.now(UTC))
     certificate = describe(credential.certificate)
@@ -89,18 +97,30 @@ def ground(
 ) -> Iterator[Site]:
     if request.param == "fake":
         machine = Machine("10.0.0.1", images={"moby/buildkit:v0.32.2"})
-        yield site(FakeEngine(machine), fleet_name, "amd-1", port, "moby/buildkit:v0.32.2", "lab/base:latest")
+        small = {"tag": "lab/base:latest", "digest": f"lab/base@sha256:{'0' * 64}"}
+        yield site(FakeEngine(machine), fleet_name, "amd-1", port, "moby/buildkit:v0.32.2", small)
         return
     lab: Lab = request.getfixturevalue("lab")
     env = lab.env()
     engine = real_engine(request.param, lab, monkeypatch)
     image = env["LAB_BUILDKIT_IMAGE"]
-    if not engine.has_image(image):
-        engine.pull(image, lambda _: None)
-    ready = site(engine, fleet_name, "amd-1", port, image, env["LAB_BASE_IMAGE"])
+    mark = pull_mark(fleet_name, image)
+    if engine.image(image, mark) is Image.ABSENT:
+        engine.pull(image, mark, lambda _: None)
+    ready = site(engine, fleet_name, "amd-1", port, image, request.getfixturevalue("small_images"))
     clear(engine, fleet_name)
     yield ready
     clear(engine, fleet_name)
+
+
+@pytest.fixture(scope="module")
+def small_images(lab: Lab) -> dict[str, str]:
+    """The lab's base image, by tag and by digest."""
+    tagged = lab.env()["LAB_BASE_IMAGE"]
+    registry, _, name = tagged.partition("/")
+    repository, _, tag = name.partition(":")
+    digest = pushed.read(registry, repository, tag)["linux/amd64"].digest
+    return {"tag": tagged, "digest": f"{registry}/{repository}@{digest}"}
 
 
 def clear(engine: Engine, fleet: str) -> None:
@@ -124,37 +144,133 @@ def test_an_engine_has_a_version(ground: Site) -> None:
     assert len(ground.engine.version().split(".")) >= 2
 
 
-@pytest.mark.parametrize(
-    "ground", ["fake", "ssh"], indirect=True
-)  # one host: side by side they would disturb each other
-def test_an_image_that_is_not_there_is_pulled_and_removed_again(ground: Site) -> None:
-    ground.engine.remove_image(ground.small_image)
-    assert not ground.engine.has_image(ground.small_image)
+@on_every_engine
+def test_an_engine_says_what_it_is(ground: Site) -> None:
+    info = ground.engine.info()
+    assert (info.os, info.root, info.driver) == ("linux", "/var/lib/docker", "overlay2")
+    assert info.id
+    assert info.cgroups in {"1", "2"}
+    assert info.cpus
+    assert info.memory
+    assert info.memory > 500_000_000
+    assert info.mtu == 1500
+    assert "seccomp" in info.security
+    assert (info.unlimited, info.proxied) == ((), False)
+
+
+@on_amd64
+def test_an_engine_says_who_has_a_port(ground: Site) -> None:
+    made = ground.create()
+    assert ground.wanted.port not in ground.engine.info().published
+    ground.engine.start(made)
+    assert ground.engine.info().published[ground.wanted.port] == ground.wanted.name
+
+
+on_one_host = pytest.mark.parametrize("ground", ["fake", "ssh"], indirect=True)
+"""Side by side they would disturb each other."""
+
+by_every_name = pytest.mark.parametrize("kind", ["tag", "digest"])
+
+
+def make_absent(ground: Site, reference: str) -> str:
+    """See to it that the host lacks the image; the mark that it would get."""
+    mark = ground.mark(reference)
+    ground.engine.pull(reference, mark, lambda _: None)
+    ground.engine.remove_image(reference, mark)
+    assert ground.engine.image(reference, mark) is Image.ABSENT
+    return mark
+
+
+@on_one_host
+@by_every_name
+def test_an_image_that_is_not_there_is_pulled_and_removed_again(ground: Site, kind: str) -> None:
+    reference = ground.small_images[kind]
+    mark = make_absent(ground, reference)
     told: list[str] = []
-    ground.engine.pull(ground.small_image, told.append)
-    assert ground.engine.has_image(ground.small_image)
+    ground.engine.pull(reference, mark, told.append)
+    assert ground.engine.image(reference, mark) is Image.PULLED
     assert told
     assert all(text.split()[0] in {"downloading", "extracting"} for text in told)
-    ground.engine.remove_image(ground.small_image)
-    assert not ground.engine.has_image(ground.small_image)
+    ground.engine.remove_image(reference, mark)
+    assert ground.engine.image(reference, mark) is Image.ABSENT
+
+
+@on_one_host
+@by_every_name
+def test_an_image_that_two_fleets_pulled_goes_with_the_last_of_them(ground: Site, kind: str) -> None:
+    reference = ground.small_images[kind]
+    mark, theirs = make_absent(ground, reference), pull_mark(f"{ground.wanted.fleet}-other", reference)
+    ground.engine.pull(reference, theirs, lambda _: None)
+    assert ground.engine.image(reference, mark) is Image.FOUND
+    ground.engine.remove_image(reference, mark)
+    assert ground.engine.image(reference, theirs) is Image.PULLED
+    ground.engine.pull(reference, mark, lambda _: None)
+    ground.engine.remove_image(reference, theirs)
+    assert ground.engine.image(reference, theirs) is Image.FOUND
+    ground.engine.remove_image(reference, mark)
+    assert ground.engine.image(reference, mark) is Image.ABSENT
+
+
+@on_one_host
+@by_every_name
+def test_an_image_is_still_marked_when_its_container_is_gone(ground: Site, kind: str) -> None:
+    reference = ground.small_images[kind]
+    mark = make_absent(ground, reference)
+    ground.engine.pull(reference, mark, lambda _: None)
+    ground.engine.remove(ground.create(replace(ground.wanted, image=reference)), grace=0)
+    assert ground.engine.image(reference, mark) is Image.PULLED
+    ground.engine.remove_image(reference, mark)
+    assert ground.engine.image(reference, mark) is Image.ABSENT
+
+
+@on_one_host
+@by_every_name
+def test_an_image_in_use_keeps_its_name_and_is_nobodys_from_then_on(ground: Site, kind: str) -> None:
+    reference = ground.small_images[kind]
+    mark, theirs = make_absent(ground, reference), pull_mark(f"{ground.wanted.fleet}-other", reference)
+    for pulled_by in (mark, theirs):
+        ground.engine.pull(reference, pulled_by, lambda _: None)
+    made = ground.create(replace(ground.wanted, image=reference))
+    ground.engine.remove_image(reference, theirs)
+    assert ground.engine.image(reference, mark) is Image.PULLED
+    ground.engine.remove_image(reference, mark)
+    assert ground.engine.image(reference, mark) is Image.FOUND
+    ground.engine.remove(made, grace=0)
+    ground.engine.remove_image(reference, mark)
+    assert ground.engine.image(reference, mark) is Image.FOUND
+    make_absent(ground, reference)
+
+
+@on_amd64
+def test_a_registry_says_for_which_platforms_it_has_an_image_and_nothing_is_pulled(ground: Site) -> None:
+    reference = ground.small_images["tag"]
+    before = ground.engine.image(reference, ground.mark(reference))
+    offered = ground.engine.distribution(reference)
+    assert offered == {Platform("linux", "amd64"), Platform("linux", "arm64")}
+    assert ground.engine.image(reference, ground.mark(reference)) is before
+
+
+@on_amd64
+def test_a_registry_that_lacks_an_image_is_an_error_of_that_stage(ground: Site) -> None:
+    with pytest.raises(EngineError, match="Docker said: ") as caught:
+        ground.engine.distribution(ABSENT)
+    assert caught.value.stage is Stage.IMAGE
+    assert caught.value.remedy
 
 
 @on_amd64
 def test_an_image_that_nobody_has_is_an_error_of_that_stage(ground: Site) -> None:
-    assert not ground.engine.has_image(ABSENT)
+    mark = ground.mark(ABSENT)
     with pytest.raises(EngineError, match="Docker said: ") as caught:
-        ground.engine.pull(ABSENT, lambda _: None)
+        ground.engine.pull(ABSENT, mark, lambda _: None)
     assert caught.value.stage is Stage.IMAGE
     assert caught.value.remedy
-    assert not ground.engine.has_image(ABSENT)
+    assert ground.engine.image(ABSENT, mark) is Image.ABSENT
 
 
 @on_amd64
-def test_removing_an_image_that_is_absent_or_in_use_is_fine(ground: Site) -> None:
-    ground.engine.remove_image(ABSENT)
-    ground.create()
-    ground.engine.remove_image(ground.wanted.image)
-    assert ground.engine.has_image(ground.wanted.image)
+def test_removing_an_image_that_is_absent_is_fine(ground: Site) -> None:
+    ground.engine.remove_image(ABSENT, ground.mark(ABSENT))
 
 
 # ------------------------------------------------------------------------------------------------ containers
@@ -163,26 +279,16 @@ def test_removing_an_image_that_is_absent_or_in_use_is_fine(ground: Site) -> Non
 @on_every_engine
 def test_a_new_container_is_surveyed_as_it_was_made(ground: Site) -> None:
     before = ground.engine.survey(ground.wanted.fleet)
-    made = ground.create(pulled=ground.wanted.image)
+    made = ground.create()
     survey = ground.engine.survey(ground.wanted.fleet)
     [daemon] = survey.daemons
     assert (before.daemons, before.volumes) == ((), ())
     assert (daemon.id, daemon.name, daemon.node) == (made, ground.wanted.name, "amd-1")
-    assert (daemon.state, daemon.pulled) == ("created", ground.wanted.image)
+    assert daemon.state == "created"
     assert dict(daemon.settings) == ground.wanted.settings
-    assert daemon.certificate == CertificateFacts(
-        ground.certificate.serial, ground.certificate.not_after, ground.certificate.names
-    )
+    assert daemon.certificate == CertificateFacts.of(ground.certificate)
     assert survey.volumes == (ground.wanted.name,)
     assert ground.wanted.name not in survey.foreign
-
-
-@on_amd64
-def test_a_container_whose_image_was_there_says_so(ground: Site) -> None:
-    ground.create()
-    daemon = ground.daemon()
-    assert daemon
-    assert daemon.pulled is None
 
 
 @on_amd64
@@ -236,6 +342,14 @@ def test_what_is_not_there_cannot_be_started_or_read_but_is_removed(ground: Site
         ground.engine.start(key)
     with pytest.raises(EngineError, match=r"(?i)no such container"):
         ground.engine.logs(key, tail=5)
+    with pytest.raises(EngineError, match=r"(?i)no such container"):
+        ground.engine.stop(key, grace=0)
+    with pytest.raises(EngineError, match=r"(?i)no such container"):
+        ground.engine.rename(key, "fleet.contract.somebody")
+    with pytest.raises(EngineError, match=r"(?i)no such container"):
+        ground.engine.kill_unless(key, lambda _: False)
+    with pytest.raises(EngineError, match=r"(?i)no such container"):
+        ground.engine.log_stream(key)
     ground.engine.remove(key, grace=0)
     ground.engine.remove_volume(key)
 
@@ -255,6 +369,75 @@ def test_a_removed_container_is_gone_and_its_cache_stays(ground: Site, start: bo
 
 
 @on_amd64
+def test_a_stopped_container_can_be_stopped_again_and_started(ground: Site) -> None:
+    made = ground.create()
+    ground.engine.stop(made, grace=GRACE)
+    assert ground.state() == "created"
+    ground.engine.start(made)
+    for key in (ground.wanted.name, made):
+        ground.engine.stop(key, grace=GRACE)
+        assert ground.state() == "exited"
+    ground.engine.start(made)
+    assert ground.state() == "running"
+
+
+@on_amd64
+@pytest.mark.parametrize("start", [False, True], ids=["created", "running"])
+def test_a_container_gets_another_name_and_leaves_its_own_free(ground: Site, start: bool) -> None:
+    made, name = ground.create(), ground.wanted.name
+    if start:
+        ground.engine.start(made)
+    before = ground.state()
+    ground.engine.rename(name, f"{name}.aside")
+    ground.engine.rename(made, f"{name}.aside")
+    [daemon] = ground.engine.survey(ground.wanted.fleet).daemons
+    assert (daemon.id, daemon.name, daemon.state) == (made, f"{name}.aside", before)
+    other = ground.create()
+    assert {d.id: d.name for d in ground.engine.survey(ground.wanted.fleet).daemons} == {
+        made: f"{name}.aside",
+        other: name,
+    }
+    for taken in (made, f"{name}.aside"):
+        with pytest.raises(EngineError, match=r"(?i)in use") as caught:
+            ground.engine.rename(taken, name)
+        assert caught.value.stage is Stage.CONTAINER
+    ground.engine.remove(other, grace=0)
+    ground.engine.rename(made, name)
+    assert ground.state() == before
+
+
+@on_amd64
+def test_a_container_that_is_not_busy_is_killed_at_once(ground: Site) -> None:
+    made, asked = ground.create(), list[int]()
+    ground.engine.start(made)
+
+    def busy(process: int) -> bool:
+        asked.append(process)
+        return len(asked) == 1
+
+    assert not ground.engine.kill_unless(made, busy)
+    assert ground.state() == "running"
+    assert ground.engine.kill_unless(made, busy)
+    assert ground.state() == "exited"
+    assert ground.engine.kill_unless(made, busy)
+    assert len(asked) == 2
+    assert all(process > 0 for process in asked)
+
+
+@on_amd64
+def test_a_container_goes_on_when_it_cannot_be_said_whether_it_is_busy(ground: Site) -> None:
+    made = ground.create()
+    ground.engine.start(made)
+
+    def lost(_: int) -> bool:
+        raise EngineError(Stage.SSH, "the connection was lost")
+
+    with pytest.raises(EngineError, match="the connection was lost"):
+        ground.engine.kill_unless(made, lost)
+    assert ground.state() == "running"
+
+
+@on_amd64
 def test_a_cache_in_use_is_not_removed(ground: Site) -> None:
     made = ground.create()
     with pytest.raises(EngineError, match=r"(?i)in use"):
@@ -271,6 +454,36 @@ def test_a_daemon_that_cannot_start_says_why_in_its_last_lines(ground: Site) -> 
     eventually(lambda: True if ground.state() == "restarting" else None)
     assert "failed to parse config" in ground.engine.logs(ground.wanted.name, tail=60)
     assert len(ground.engine.logs(ground.wanted.name, tail=2).splitlines()) == 2
+
+
+@on_amd64
+def test_a_log_is_read_line_by_line_from_a_moment_on_or_the_last_of_it(ground: Site) -> None:
+    name = ground.wanted.name
+    ground.create(replace(ground.wanted, config="debug = maybe\n"))
+    ground.engine.start(name)
+    eventually(lambda: True if ground.state() == "restarting" else None)
+    ground.engine.stop(name, grace=1)
+    whole = list(ground.engine.log_stream(name))
+    assert "\n".join(line.text for line in whole).strip() == ground.engine.logs(name, tail=10_000)
+    assert all(line.at.utcoffset() == timedelta(0) for line in whole)
+    assert [line.at for line in whole] == sorted(line.at for line in whole)
+    assert list(ground.engine.log_stream(name, tail=2)) == whole[-2:]
+    assert list(ground.engine.log_stream(name, tail=0)) == []
+    assert list(ground.engine.log_stream(name, since=whole[-1].at + timedelta(seconds=1))) == []
+    later = [line for line in whole if line.at >= whole[2].at]
+    assert list(ground.engine.log_stream(name, since=whole[2].at)) == later
+
+
+@on_amd64
+def test_a_log_that_is_followed_ends_with_its_container(ground: Site) -> None:
+    name = ground.wanted.name
+    ground.create()
+    ground.engine.start(name)
+    eventually(lambda: list(ground.engine.log_stream(name)) or None)
+    followed = ground.engine.log_stream(name, follow=True)
+    first = next(followed)
+    ground.engine.remove(name, grace=GRACE)
+    assert all(line.at >= first.at for line in followed)
 
 
 # --------------------------------------------------------------------------------------------- no Engine
@@ -296,17 +509,30 @@ def talks_nonsense() -> socket.socket:
 
 
 @pytest.mark.parametrize("stream", [hung_up, talks_nonsense], ids=["silence", "nonsense"])
-@pytest.mark.parametrize("use", ["version", "survey", "has_image", "pull", "start", "remove", "logs"])
+@pytest.mark.parametrize(
+    "use",
+    [
+        *("version", "survey", "image", "info", "distribution", "pull", "start", "remove", "remove_image"),
+        *("stop", "kill_unless", "rename", "logs", "log_stream"),
+    ],
+)
 def test_a_real_engine_that_hangs_up_is_an_error(use: str, stream: Callable[[], socket.socket]) -> None:
     engine = DockerEngine(stream)
     calls: dict[str, Callable[[], object]] = {
         "version": engine.version,
         "survey": lambda: engine.survey("acme"),
-        "has_image": lambda: engine.has_image("x:1"),
-        "pull": lambda: engine.pull("x:1", lambda _: None),
+        "image": lambda: engine.image("x:1", "mark:1"),
+        "info": engine.info,
+        "distribution": lambda: engine.distribution("x:1"),
+        "pull": lambda: engine.pull("x:1", "mark:1", lambda _: None),
         "start": lambda: engine.start("x"),
+        "stop": lambda: engine.stop("x", grace=1),
+        "kill_unless": lambda: engine.kill_unless("x", lambda _: False),
+        "rename": lambda: engine.rename("x", "y"),
         "remove": lambda: engine.remove("x", grace=1),
+        "remove_image": lambda: engine.remove_image("x:1", "mark:1"),
         "logs": lambda: engine.logs("x", tail=1),
+        "log_stream": lambda: engine.log_stream("x"),
     }
     with pytest.raises(EngineError, match="does not answer") as caught:
         calls[use]()
@@ -324,7 +550,7 @@ def test_an_engine_over_a_lost_connection_is_an_error(lab: Lab) -> None:
 
 def test_a_paused_container_is_removed(lab: Lab, fleet_name: str, port: int) -> None:
     host = connect(host_spec(lab, "amd-1", port=port))
-    ready = site(host.engine(), fleet_name, "amd-1", port, lab.env()["LAB_BUILDKIT_IMAGE"], "")
+    ready = site(host.engine(), fleet_name, "amd-1", port, lab.env()["LAB_BUILDKIT_IMAGE"])
     clear(ready.engine, fleet_name)
     made = ready.create()
     ready.engine.start(made)
@@ -338,7 +564,7 @@ def test_a_paused_container_is_removed(lab: Lab, fleet_name: str, port: int) -> 
 
 def test_files_arrive_with_their_modes(lab: Lab, fleet_name: str, port: int) -> None:
     host = connect(host_spec(lab, "amd-1", port=port))
-    ready = site(host.engine(), fleet_name, "amd-1", port, lab.env()["LAB_BUILDKIT_IMAGE"], "")
+    ready = site(host.engine(), fleet_name, "amd-1", port, lab.env()["LAB_BUILDKIT_IMAGE"])
     clear(ready.engine, fleet_name)
     made = ready.create()
     ready.engine.start(made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,13 +13,39 @@ from fleet.adapters.ssh import connect
 from fleet.errors import HostError
 from fleet.model import Stage
 from tests.support.fakes import FakeHost, Machine
-from tests.support.lab import docker_socket, host_spec
+from tests.support.lab import docker_socket, eventually, host_spec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from fleet.ports import Host
     from tests.lab import Lab
+
+
+@pytest.fixture(params=["fake", "local", "ssh"])
+def again(request: pytest.FixtureRequest) -> Callable[[], Host]:
+    """Opens one more connection to the same host."""
+    if request.param == "fake":
+        machine = Machine("10.0.0.1")
+        return lambda: FakeHost(machine)
+    if request.param == "local":
+        return LocalHost
+    lab: Lab = request.getfixturevalue("lab")
+    return lambda: connect(host_spec(lab, "amd-1", port=1))
+
+
+def test_a_lock_has_one_holder_who_is_named_until_the_connection_ends(again: Callable[[], Host]) -> None:
+    name = f"contract-{os.getpid()}"
+    one, other = again(), again()
+    try:
+        assert one.hold(name, "anna@laptop, fleet up") is None
+        assert other.hold(name, "bob@desk, fleet up") == "anna@laptop, fleet up"
+        assert other.hold(f"{name}-else", "bob@desk, fleet up") is None
+        one.close()
+        eventually(lambda: True if other.hold(name, "bob@desk, fleet up") is None else None)
+    finally:
+        one.close()
+        other.close()
 
 
 @pytest.fixture(params=["fake", "local", "ssh"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,14 +12,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from certs.authority import describe
+from certs.certificate import describe
 from fleet.adapters.buildkit import BuildkitProber
 from fleet.adapters.ssh import connect
 from fleet.adapters.vault import FileVault
-from fleet.errors import VaultError
+from fleet.cache import CacheRecord, Pruning, summed
+from fleet.check.ground import Reach
+from fleet.errors import HostError, VaultError
+from fleet.lane import daemon_spec
 from fleet.model import ApiFacts, Down, FleetSpec, HostSpec, Platform, Stage
-from fleet.plan import daemon_spec
-from tests.support.fakes import FakeHost, FakeProber, FakeVault, Machine
+from tests.support.fake_vault import FakeVault
+from tests.support.fakes import FakeHost, FakeProber, Machine
 from tests.support.lab import eventually, host_spec
 from tests.support.values import fleet
 
@@ -44,14 +49,16 @@ class Site:
     stranger: Prober
     """Has the keys of another fleet."""
     freeze: Callable[[str], None]
+    build: Callable[[], None]
+    """Has the daemon build something, which it caches."""
 
     def deploy(self, *names: str) -> str:
         """Make and start a daemon, its certificate good for `names`; the serial number of that."""
         engine = self.connection.engine()
         wanted = daemon_spec(self.spec, self.host, "amd64", self.vault.read())
-        credential, trust = self.vault.issue_node(self.host.name, names or wanted.names, now())
+        credential, trust = self.vault.issue_node(self.host, names or wanted.names, now())
         certificate = describe(credential.certificate)
-        engine.create(wanted, certificate, wanted.files(credential, trust), pulled=None)
+        engine.create(wanted, certificate, wanted.files(credential, trust))
         engine.start(wanted.name)
         return certificate.serial
 
@@ -81,7 +88,8 @@ class Site:
 
 
 def complete(vault: Vault) -> Vault:
-    vault.create_authority("contract", now())
+    # Old enough for a client whose certificate has expired.
+    vault.create_authority("contract", now() - timedelta(days=400))
     vault.issue_client("operator", now())
     return vault
 
@@ -107,6 +115,9 @@ def fake_site(fleet_name: str, port: int) -> Site:
         FakeProber(machines, vault, now),
         FakeProber(machines, other, now),
         freeze,
+        lambda: machine.cache.setdefault(f"fleet.{fleet_name}.amd-1", []).extend(
+            (CacheRecord(100, last_used=now()), CacheRecord(30, last_used=now(), kind="source.local"))
+        ),
     )
 
 
@@ -122,7 +133,23 @@ def real_site(lab: Lab, folder: Path, fleet_name: str, port: int) -> Site:
 
     spec = fleet(host, name=fleet_name, image=lab.env()["LAB_BUILDKIT_IMAGE"])
     prober, stranger = (BuildkitProber(keys.client_files, certificates=True) for keys in (vault, other))
-    return Site(spec, host, connection, vault, prober, stranger, freeze)
+
+    def build() -> None:
+        (folder / "context").mkdir(exist_ok=True)
+        (folder / "context" / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+        files = vault.client_files
+        subprocess.run(
+            (
+                *("buildctl", "--addr", f"tcp://{host.endpoint}", "--tlscacert", files["cacert"]),
+                *("--tlscert", files["cert"], "--tlskey", files["key"], "build", "--frontend", "dockerfile.v0"),
+                *("--local", f"context={folder}/context", "--local", f"dockerfile={folder}/context"),
+            ),
+            env={**os.environ, **lab.env()},
+            check=True,
+            capture_output=True,
+        )
+
+    return Site(spec, host, connection, vault, prober, stranger, freeze, build)
 
 
 @pytest.fixture(params=["fake", "buildkit"])
@@ -149,6 +176,24 @@ def test_a_port_where_nothing_listens_is_a_failure_of_tcp(ground: Site) -> None:
     assert stage(answer) is Stage.TCP
     assert isinstance(answer, Down)
     assert f"{ground.host.endpoint} refused the connection" in answer.reason
+
+
+def test_a_port_is_reached_without_a_certificate(ground: Site) -> None:
+    assert ground.stranger.reach(ground.host, timeout=3) is Reach.REFUSED
+    ground.deploy()
+    eventually(lambda: ground.stranger.reach(ground.host, timeout=3) is Reach.OPEN or None)
+
+
+def test_a_port_whose_name_is_unknown_cannot_be_reached() -> None:
+    assert BuildkitProber({}).reach(HostSpec("amd-1", "no.such.host.invalid"), timeout=3) is Reach.UNRESOLVED
+
+
+def test_a_port_that_does_not_answer_is_silent() -> None:
+    # Nobody accepts: once the queue is full, Linux drops what asks for a connection.
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
+        address, port = server.getsockname()
+        with socket.create_connection((address, port)):
+            assert BuildkitProber({}).reach(HostSpec("amd-1", address, port), timeout=0.3) is Reach.SILENT
 
 
 def test_a_daemon_that_runs_says_what_it_is(ground: Site) -> None:
@@ -288,10 +333,142 @@ def test_a_certificate_of_another_authority_is_refused_by_the_daemon(
         assert isinstance(answer, Down)
         assert "refused this client's certificate: tlsv1 alert unknown ca" in answer.reason
         node = tmp_path / "node.pem"
-        credential, _ = real.vault.issue_node("amd-1", [real.host.address], now())
+        credential, _ = real.vault.issue_node(real.host, [real.host.address], now())
         node.write_bytes(credential.certificate + credential.key.reveal())
         stolen = mixed | {"cert": str(node), "key": str(node)}
         assert stage(BuildkitProber(stolen).probe(real.host, timeout=5)) is Stage.TLS
     finally:
         real.clear()
         real.connection.close()
+
+
+# ----------------------------------------------------------------------------------------------------- notes
+
+
+def test_a_new_daemon_has_no_notes(ground: Site) -> None:
+    ground.deploy()
+    assert ground.answer().notes == {}
+
+
+def test_a_note_is_read_replaced_and_taken_away(ground: Site) -> None:
+    ground.deploy()
+    ground.answer()
+    ground.prober.note(ground.host, "drain", "anna, since noon")
+    ground.prober.note(ground.host, "client/ci", "5e")
+    ground.prober.note(ground.host, "drain", "bob")
+    assert ground.answer().notes == {"drain": "bob", "client/ci": "5e"}
+    ground.prober.note(ground.host, "drain", None)
+    ground.prober.note(ground.host, "drain", None)
+    assert ground.answer().notes == {"client/ci": "5e"}
+
+
+def test_a_note_outlives_the_container(ground: Site) -> None:
+    ground.deploy()
+    ground.answer()
+    ground.prober.note(ground.host, "drain", "anna")
+    engine = ground.connection.engine()
+    engine.remove(ground.container, grace=30)
+    ground.deploy()
+    assert ground.answer().notes == {"drain": "anna"}
+
+
+def test_a_note_is_no_running_build(ground: Site) -> None:
+    ground.deploy()
+    ground.answer()
+    ground.prober.note(ground.host, "drain", "anna")
+    assert ground.answer().active_builds == 0
+
+
+def test_a_note_for_a_daemon_that_does_not_answer_is_an_error(ground: Site) -> None:
+    with pytest.raises(HostError):
+        ground.prober.note(ground.host, "drain", "anna")
+
+
+def test_strangers_leave_no_notes(ground: Site) -> None:
+    ground.deploy()
+    ground.answer()
+    with pytest.raises(HostError):
+        ground.stranger.note(ground.host, "drain", "mallory")
+    assert ground.answer().notes == {}
+
+
+# ------------------------------------------------------------------------------------------------------ cache
+
+
+def idle(ground: Site) -> tuple[CacheRecord, ...]:
+    """The cache, once no build uses anything of it."""
+
+    def look() -> tuple[CacheRecord, ...] | None:
+        found = ground.prober.cache(ground.host)
+        return found if not any(record.in_use for record in found) else None
+
+    return eventually(look)
+
+
+def prune(ground: Site, wanted: Pruning) -> list[int]:
+    freed: list[int] = []
+    ground.prober.prune(ground.host, wanted, freed.append)
+    return freed
+
+
+def test_a_new_daemon_has_an_empty_cache_and_nothing_to_prune(ground: Site) -> None:
+    ground.deploy()
+    ground.answer()
+    assert ground.prober.cache(ground.host) == ()
+    assert prune(ground, Pruning(everything=True)) == []
+
+
+def test_a_build_leaves_records_that_know_their_last_use(ground: Site) -> None:
+    ground.deploy()
+    ground.answer()
+    ground.build()
+    records = idle(ground)
+    assert "source.local" in {record.kind for record in records}
+    assert summed(records).reclaimable == summed(records).total > 0
+    assert ground.answer().cache_bytes == summed(records).total
+    assert all(abs(record.last_used - now()) < timedelta(minutes=5) for record in records if record.last_used)
+    assert any(record.last_used for record in records)
+
+
+@pytest.mark.parametrize(
+    "wanted", [Pruning(keep=10**12), Pruning(older=timedelta(days=1)), Pruning(keep=10**12, everything=True)], ids=str
+)
+def test_what_is_to_stay_stays(ground: Site, wanted: Pruning) -> None:
+    ground.deploy()
+    ground.answer()
+    ground.build()
+    before = idle(ground)
+    assert prune(ground, wanted) == []
+    assert len(ground.prober.cache(ground.host)) == len(before)
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+def test_what_is_pruned_is_gone_and_counted(ground: Site, keep: int) -> None:
+    ground.deploy()
+    ground.answer()
+    ground.build()
+    before = idle(ground)
+    freed = prune(ground, Pruning(keep=keep, everything=True))
+    assert sum(freed) == summed(before).total
+    assert ground.prober.cache(ground.host) == ()
+
+
+def test_the_cache_of_a_daemon_that_does_not_answer_is_an_error_of_the_stage(ground: Site) -> None:
+    with pytest.raises(HostError) as caught:
+        ground.prober.cache(ground.host)
+    assert caught.value.stage is Stage.TCP
+    with pytest.raises(HostError) as caught:
+        prune(ground, Pruning())
+    assert caught.value.stage is Stage.TCP
+
+
+def test_strangers_prune_nothing(ground: Site) -> None:
+    ground.deploy()
+    ground.answer()
+    ground.build()
+    before = idle(ground)
+    for call in (ground.stranger.cache, lambda host: ground.stranger.prune(host, Pruning(), print)):
+        with pytest.raises(HostError) as caught:
+            call(ground.host)
+        assert caught.value.stage is Stage.TLS
+    assert len(ground.prober.cache(ground.host)) == len(before)

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Operator:
     lab: Lab
     name: str
     environment: Mapping[str, str] = field(default_factory=dict)
+    port: int = PORT
 
     @property
     def env(self) -> dict[str, str]:
@@ -52,8 +53,25 @@ class Operator:
     def vault(self) -> Path:
         return self.home / "vault" / self.name
 
-    def inventory(self, hosts: Sequence[str], *, address: str | None = None, **ssh: str | int | bool | None) -> None:
-        """Write the inventory of these hosts; `ssh` overrides how to log in, None leaves a key out."""
+    def elsewhere(self, home: Path, **environment: str) -> Operator:
+        """Somebody else, whose machine has neither inventory nor keys."""
+        (home / "user").mkdir(parents=True)
+        bare = {"HOME": str(home / "user"), "SSH_AUTH_SOCK": "", "FLEET_INVENTORY": ""}
+        return replace(self, home=home, environment=bare | environment)
+
+    def inventory(
+        self,
+        hosts: Sequence[str],
+        *,
+        address: str | None = None,
+        tls: Mapping[str, Any] | None = None,
+        brought: Mapping[str, Mapping[str, str]] | None = None,
+        **ssh: str | int | bool | None,
+    ) -> None:
+        """Write the inventory of these hosts; `ssh` overrides how to log in, None leaves a key out.
+
+        `tls`: of the fleet; `brought`: host -> its own.
+        """
         env = self.lab.env()
         login = {
             "user": "build",
@@ -69,22 +87,28 @@ class Operator:
                 "config": {"registry": {env["LAB_REGISTRY"]: {"http": True}}},
             },
             "ssh": {key: value for key, value in login.items() if value is not None},
-            "hosts": {name: {"address": place, "port": PORT} for name, place in addresses.items()},
-        }
+            "hosts": {
+                name: {"address": place, "port": self.port}
+                | ({"tls": brought[name]} if brought and name in brought else {})
+                for name, place in addresses.items()
+            },
+        } | ({"tls": tls} if tls else {})
         # JSON is YAML.
         (self.home / "inventory.yaml").write_text(json.dumps(content, indent=1))
 
-    def fleet(self, *arguments: str, expect: int | None = 0) -> subprocess.CompletedProcess[str]:
+    def fleet(
+        self, *arguments: str, expect: int | None = 0, stdin: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run fleet; `expect` is the exit code that it must have, None for any."""
-        done = self.run("fleet", *arguments)
+        done = self.run("fleet", *arguments, stdin=stdin)
         shown = f"fleet {' '.join(arguments)} exited {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert expect is None or done.returncode == expect, shown
         assert "Traceback" not in done.stderr, shown
         return done
 
-    def json(self, *arguments: str, expect: int | None = 0) -> Any:
+    def json(self, *arguments: str, expect: int | None = 0, stdin: str | None = None) -> Any:
         """Run fleet with --json; what it printed."""
-        return json.loads(self.fleet(*arguments, "--json", expect=expect).stdout)
+        return json.loads(self.fleet(*arguments, "--json", expect=expect, stdin=stdin).stdout)
 
     def settled_status(self) -> Any:
         """The status once no node is unknown: an emulated host may be slow to answer, which status says as it is."""
@@ -94,15 +118,18 @@ class Operator:
                 break
         return status
 
-    def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(argv, env=self.env, cwd=self.home, capture_output=True, text=True, check=False)
+    def run(self, *argv: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            argv, env=self.env, cwd=self.home, input=stdin, capture_output=True, text=True, check=False
+        )
 
 
 @pytest.fixture(scope="module")
 def operator(lab: Lab, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Operator]:
     """An operator whose fleet is named after the test module; at the end nothing of it is left."""
     name = request.module.__name__.rpartition(".")[2].removeprefix("test_").replace("_", "-")
-    operator = Operator(tmp_path_factory.mktemp(name), lab, name)
+    # Modules with a port of their own can run beside others.
+    operator = Operator(tmp_path_factory.mktemp(name), lab, name, port=getattr(request.module, "PORT", PORT))
     yield operator
     for name in HOSTS:
         lab.hosts[name].heal()

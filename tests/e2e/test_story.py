@@ -27,7 +27,9 @@ DOCKERFILE = "ARG BASE\nFROM $BASE\nARG SALT\nRUN echo $SALT && uname -m > /mach
 
 @pytest.fixture(scope="module")
 def before(lab: Lab, operator: Operator) -> dict[str, str]:
+    """What stands on the hosts at first: BuildKit's image is not on amd-2, unless somebody's container uses it."""
     operator.inventory(HOSTS)
+    lab.hosts["amd-2"].ssh(f"docker rmi {lab.env()['LAB_BUILDKIT_IMAGE']} || true")
     return objects(lab, HOSTS)
 
 

@@ -1,4 +1,4 @@
-"""The ports in memory: machines, Engines, daemons, buildx and a vault that a test can set up, break and read.
+"""The ports in memory: machines, Engines, daemons and buildx that a test can set up, break and read.
 
 They keep the same contracts as the real adapters (tests/contract), as far as fleet relies on them.
 """
@@ -10,14 +10,14 @@ import io
 import itertools
 import time
 import tomllib
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from certs import authority
-from certs.authority import Role, describe
 from fleet import buildkitd, buildx
-from fleet.errors import BuilderError, EngineError, HostError, Unreachable, VaultError
+from fleet.check.ground import Reach
+from fleet.errors import BuilderError, EngineError, HostError, Unreachable
+from fleet.logs import Line
 from fleet.model import (
     ApiFacts,
     BuilderFacts,
@@ -25,19 +25,22 @@ from fleet.model import (
     CertificateFacts,
     DaemonFacts,
     Down,
+    Image,
     Stage,
-    VaultFacts,
 )
 from fleet.ports import Completed, Survey
-from tests.support.values import WORKER_PLATFORMS, platforms
+from tests.support.values import INFO, NOW, WORKER_PLATFORMS, platforms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from certs.authority import Certificate, Credential
+    from certs.certificate import Certificate
+    from fleet.cache import CacheRecord, Pruning
+    from fleet.check.ground import EngineInfo
     from fleet.daemon import DaemonSpec, Files
-    from fleet.model import HostSpec
+    from fleet.model import HostSpec, Platform
+    from tests.support.fake_vault import FakeVault
 
 BINFMT_MAGICS = {
     "amd64": "7f454c4602010100000000000000000002003e00",
@@ -61,9 +64,9 @@ class Container:
     state: str = "created"
     settings: Mapping[str, str] = field(default_factory=dict)
     certificate: CertificateFacts | None = None
-    pulled: str | None = None
     image: str = ""
     port: int | None = None
+    volume: str = ""
     files: Files = field(default_factory=dict)
 
 
@@ -77,6 +80,8 @@ class Machine:
     volumes: dict[str, str | None] = field(default_factory=dict)
     """Name -> fleet label, None for somebody else's."""
     images: set[str] = field(default_factory=set)
+    marks: dict[str, str] = field(default_factory=dict)
+    """Tag -> image that it was given to when it was pulled."""
     emulated: tuple[str, ...] = ()
     reported: tuple[str, ...] = ()
     """What a daemon here reports instead of what such a machine runs."""
@@ -91,10 +96,54 @@ class Machine:
     """Whether its registry answers."""
     crashes: bool = False
     """Whether daemons end as soon as they start."""
+    freezes: bool = True
+    """Whether its kernel can freeze a container now."""
+    builds: int = 0
+    """How many run on its daemons."""
     log: str = "toml: incomplete number\nfailed to parse config\nmain.main\n\tmain.go:137"
+    """What its daemons have written, a line every `log_pace` from `log_from` on."""
+    log_from: datetime = NOW
+    log_pace: timedelta = timedelta(seconds=1)
+    writes: list[Line] = field(default_factory=list)
+    """What is yet to be written, for those who follow."""
+    breaks_off: bool = False
+    """Whether Docker goes away while its log is read."""
+    cache: dict[str, list[CacheRecord]] = field(default_factory=dict)
+    """State volume -> what the daemon on it has cached."""
+    info: EngineInfo = INFO
+    """What its Engine says, less who has which port."""
+    ground: str = ""
+    """What its shell answers to `fleet check`."""
     ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    notes: dict[str, dict[str, str]] = field(default_factory=dict)
+    """State volume -> what has been left in it for others to read."""
+    connected: int = 0
+    """Clients that are connected to the daemon here, whose builds may not have begun."""
+    locks: dict[str, tuple[object, str]] = field(default_factory=dict)
+    """Name -> the connection that holds it, and who that is."""
+    stopped: list[tuple[str, int]] = field(default_factory=list)
+    """Names of stopped containers and the grace that they had."""
     removed: list[tuple[str, int]] = field(default_factory=list)
     """Names of removed containers and the grace that they had."""
+
+    def settle(self) -> None:
+        """What kept daemons from coming up is over."""
+        for container in self.containers:
+            if container.state == "restarting" and self.bears(container):
+                container.state = "running"
+
+    def bears(self, container: Container) -> bool:
+        """Whether the container stays up once it is started."""
+        return not self.crashes and "broken" not in container.image and _is_toml(container.files)
+
+    def log_lines(self) -> list[Line]:
+        """The log so far, with times."""
+        return [Line(self.log_from + at * self.log_pace, text) for at, text in enumerate(self.log.splitlines())]
+
+    def prune_images(self) -> None:
+        """Take every image away, whatever names it has."""
+        self.images.clear()
+        self.marks.clear()
 
     def container(self, key: str) -> Container | None:
         """The container of that name or id."""
@@ -125,25 +174,38 @@ class FakeEngine:
         volumes = self.machine.volumes
         return Survey(
             daemons=tuple(
-                DaemonFacts(c.id, c.name, c.node, c.state, c.settings, c.certificate, f"is {c.state}", c.pulled)
-                for c in ours
+                DaemonFacts(c.id, c.name, c.node, c.state, c.settings, c.certificate, f"is {c.state}") for c in ours
             ),
             volumes=tuple(sorted(name for name, label in volumes.items() if label == fleet)),
             foreign=frozenset(others | {name for name, label in volumes.items() if label != fleet}),
         )
 
-    def has_image(self, reference: str) -> bool:
+    def image(self, reference: str, mark: str) -> Image:
         self._reach()
-        return reference in self.machine.images
+        if reference not in self.machine.images:
+            return Image.ABSENT
+        return Image.PULLED if self.machine.marks.get(mark) == reference else Image.FOUND
 
-    def pull(self, reference: str, progress: Callable[[str], None]) -> None:
+    def info(self) -> EngineInfo:
+        self._reach()
+        holders = {c.port: c.name for c in self.machine.containers if c.port and c.state in _HOLDS_PORT}
+        return replace(self.machine.info, published=holders)
+
+    def distribution(self, reference: str) -> frozenset[Platform]:
+        self._reach()
+        if not self.machine.pulls or "nowhere" in reference:
+            raise EngineError(Stage.IMAGE, f"Docker said: no {reference} here", "is the reference right?")
+        return frozenset(platforms("linux/amd64", "linux/arm64"))
+
+    def pull(self, reference: str, mark: str, progress: Callable[[str], None]) -> None:
         self._reach()
         if not self.machine.pulls or "nowhere" in reference:
             raise EngineError(Stage.IMAGE, f"Docker said: no {reference} here", "is the reference right?")
         progress("downloading layer")
         self.machine.images.add(reference)
+        self.machine.marks[mark] = reference
 
-    def create(self, wanted: DaemonSpec, certificate: Certificate, files: Files, *, pulled: str | None) -> str:
+    def create(self, wanted: DaemonSpec, certificate: Certificate, files: Files) -> str:
         self._reach()
         if wanted.image not in self.machine.images:
             raise EngineError(Stage.CONTAINER, f"Docker said: No such image: {wanted.image}")
@@ -156,10 +218,10 @@ class FakeEngine:
             fleet=wanted.fleet,
             node=wanted.node,
             settings=wanted.settings,
-            certificate=CertificateFacts(certificate.serial, certificate.not_after, certificate.names),
-            pulled=pulled,
+            certificate=CertificateFacts.of(certificate),
             image=wanted.image,
             port=wanted.port,
+            volume=wanted.name,
             files=dict(files),
         )
         self.machine.containers.append(container)
@@ -173,7 +235,34 @@ class FakeEngine:
             raise EngineError(Stage.CONTAINER, f"Docker said: port {found.port} is already allocated")
         if found.state == "paused":
             raise EngineError(Stage.CONTAINER, "Docker said: cannot start a paused container")
-        found.state = "restarting" if self.machine.crashes or not _is_toml(found.files) else "running"
+        found.state = "running" if self.machine.bears(found) else "restarting"
+
+    def stop(self, container: str, *, grace: int) -> None:
+        self._reach()
+        found = self._found(container)
+        if found.state in {"running", "paused", "restarting"}:
+            found.state = "exited"
+            self.machine.stopped.append((found.name, grace))
+
+    def kill_unless(self, container: str, busy: Callable[[int], bool]) -> bool:
+        self._reach()
+        found = self._found(container)
+        if found.state in {"running", "paused", "restarting"}:
+            found.state = "running"
+            if not self.machine.freezes:
+                raise EngineError(Stage.CONTAINER, "Docker said: unable to freeze")
+            if busy(1):
+                return False
+            found.state = "exited"
+            self.machine.stopped.append((found.name, 0))
+        return True
+
+    def rename(self, container: str, name: str) -> None:
+        self._reach()
+        found = self._found(container)
+        if self.machine.container(name) not in (None, found):
+            raise EngineError(Stage.CONTAINER, f"Docker said: the name {name} is in use")
+        found.name = name
 
     def remove(self, container: str, *, grace: int) -> None:
         self._reach()
@@ -183,19 +272,38 @@ class FakeEngine:
 
     def remove_volume(self, name: str) -> None:
         self._reach()
-        if self.machine.container(name):
+        if any(container.volume == name for container in self.machine.containers):
             raise EngineError(Stage.CONTAINER, f"Docker said: volume {name} is in use")
         self.machine.volumes.pop(name, None)
+        self.machine.notes.pop(name, None)
+        self.machine.cache.pop(name, None)
 
-    def remove_image(self, reference: str) -> None:
+    def remove_image(self, reference: str, mark: str) -> None:
         self._reach()
-        if all(c.image != reference for c in self.machine.containers):
+        bore = self.machine.marks.pop(mark, None) == reference
+        used = reference in {*self.machine.marks.values(), *(c.image for c in self.machine.containers)}
+        if bore and not used:
             self.machine.images.discard(reference)
 
     def logs(self, container: str, *, tail: int) -> str:
         self._reach()
         self._found(container)
         return "\n".join(self.machine.log.splitlines()[-tail:])
+
+    def log_stream(
+        self, container: str, *, since: datetime | None = None, tail: int | None = None, follow: bool = False
+    ) -> Iterator[Line]:
+        self._reach()
+        self._found(container)
+        wanted = [line for line in self.machine.log_lines() if since is None or line.at >= since]
+        return self._sent(wanted if tail is None else wanted[len(wanted) - tail :], follow=follow)
+
+    def _sent(self, wanted: Sequence[Line], *, follow: bool) -> Iterator[Line]:
+        yield from wanted
+        if self.machine.breaks_off:
+            raise EngineError(Stage.DOCKER, "the Docker Engine does not answer", "is it running on the host?")
+        while follow and self.machine.writes:
+            yield self.machine.writes.pop(0)
 
     def _found(self, key: str) -> Container:
         found = self.machine.container(key)
@@ -230,10 +338,16 @@ class FakeHost:
         match tuple(argv):
             case ("sh", "-c", script) if "binfmt_misc" in script:
                 return Completed(0, self._report(), "")
+            case ("sh", "-c", script, *_) if "resolv.conf" in script:
+                return Completed(0, self.machine.ground, "")
             case ("printf", r"%s\n", *words):
                 return Completed(0, "".join(f"{word}\n" for word in words), "")
             case ("sh", "-c", "echo out; echo err >&2; exit 7"):
                 return Completed(7, "out\n", "err\n")
+            case ("cat", "/proc/1/net/tcp", "/proc/1/net/tcp6"):
+                return Completed(
+                    0, "0: 0B001EAC:04D2 01001EAC:CF08 01 0:0 00:0 0 0 0 7956\n" * self.machine.connected, ""
+                )
             case ("cat",):
                 return Completed(0, "", "")
             case ("sleep", seconds) if float(seconds) > timeout:
@@ -241,17 +355,24 @@ class FakeHost:
             case other:
                 raise AssertionError(f"the fake host does not know {other}")
 
+    def hold(self, name: str, holder: str) -> str | None:
+        if not self.open:
+            raise HostError(Stage.SSH, "the connection was lost", "run the command again")
+        owner, who = self.machine.locks.setdefault(name, (self, holder))
+        return None if owner is self else who
+
     def engine(self) -> FakeEngine:
         return FakeEngine(self.machine)
 
     def close(self) -> None:
         self.open = False
+        self.machine.locks = {name: held for name, held in self.machine.locks.items() if held[0] is not self}
 
     def _report(self) -> str:
         lines = [
             f"machine {self.machine.machine}",
             f"clock {time.time():.0f}",
-            "free 50000000",
+            "df Filesystem 1024-blocks Used Available Capacity Mounted on /dev/sda1 100000000 5 50000000 50% /",
             f"docker {self.machine.docker_words}",
             *(f"binfmt {BINFMT_MAGICS[arch]}" for arch in self.machine.emulated),
         ]
@@ -282,22 +403,66 @@ class FakeProber:
         if container.state == "paused":
             return Down(Stage.TLS, f"{host.endpoint} did not shake hands within {timeout:g} s", "is it frozen?")
         keys = self._keys.read()
-        served, client = container.certificate, keys.client
-        if served is None or container.settings.get("authority") != (keys.authority_fingerprint or "")[:16]:
+        served, client, settings = container.certificate, keys.client, container.settings
+        trusted = {keys.authority_fingerprint, keys.coming_fingerprint, keys.leaving_fingerprint} - {None}
+        if served is None or settings.get("authority") not in {str(fingerprint)[:16] for fingerprint in trusted}:
             return Down(Stage.TLS, f"the certificate of {host.endpoint} is not accepted: unknown CA", "fleet up")
         if host.address not in served.names or served.expires <= self._now():
             return Down(Stage.TLS, f"the certificate of {host.endpoint} is not accepted", "fleet up")
-        if client is None or client.expires <= self._now():
+        let_in = (keys.client_authority or "")[:16] in settings.get("trust", "").split()
+        if client is None or client.expires <= self._now() or not let_in:
             return Down(Stage.TLS, f"{host.endpoint} refused this client's certificate", "fleet up")
         return ApiFacts(
             version=container.image.rpartition(":")[2],
-            worker=f"worker of {container.name}",
+            worker=f"worker of {container.volume}",
             platforms=platforms(*(machine.reported or WORKER_PLATFORMS[machine.machine])),
             latency_ms=1.0,
-            active_builds=0,
-            cache_bytes=0,
+            active_builds=machine.builds,
+            cache_bytes=sum(record.size for record in machine.cache.get(container.volume, ())),
             certificate=served,
+            notes=dict(machine.notes.get(container.volume, {})),
         )
+
+    def reach(self, host: HostSpec, *, timeout: float) -> Reach:  # noqa: ARG002 - the port's signature
+        machine = self.machines.get(host.address)
+        if machine is None or not machine.network:
+            return Reach.SILENT
+        return Reach.OPEN if machine.listening(host.port) else Reach.REFUSED
+
+    def cache(self, host: HostSpec) -> tuple[CacheRecord, ...]:
+        return tuple(self._reach(host)[0].cache.get(self._reach(host)[1], ()))
+
+    def prune(self, host: HostSpec, wanted: Pruning, freed: Callable[[int], None]) -> None:
+        machine, volume = self._reach(host)
+        kept = machine.cache.get(volume, [])
+        for record in sorted(kept, key=lambda record: record.last_used or self._now() - timedelta(days=9999)):
+            spared = record.shared or record.kind in {"internal", "frontend"}
+            young = record.last_used and record.last_used > self._now() - wanted.older
+            if record.in_use or (spared and not wanted.everything) or (wanted.older and young):
+                continue
+            if wanted.keep and sum(left.size for left in kept) < wanted.keep:
+                break
+            if machine.breaks_off:
+                raise HostError(Stage.TCP, f"{host.endpoint} refused the connection", "docker ps")
+            kept.remove(record)
+            freed(record.size)
+
+    def note(self, host: HostSpec, key: str, text: str | None) -> None:
+        machine, volume = self._reach(host)
+        kept = machine.notes.setdefault(volume, {})
+        kept.pop(key, None)
+        if text is not None:
+            kept[key] = text
+
+    def _reach(self, host: HostSpec) -> tuple[Machine, str]:
+        """The machine and the state volume of a daemon that answers."""
+        answer = self.probe(host, timeout=1)
+        if isinstance(answer, Down):
+            raise HostError(answer.stage, answer.reason, answer.remedy)
+        machine = self.machines[host.address]
+        container = machine.listening(host.port)
+        assert container
+        return machine, container.volume
 
 
 # -------------------------------------------------------------------------------------------------- builder
@@ -311,6 +476,8 @@ class FakeBuilder:
     ran: list[tuple[str, ...]] = field(default_factory=list)
     broken: str | None = None
     """What buildx says instead of doing anything."""
+    unfit: str | None = None
+    """Why this buildx is of no use."""
     forgets_pins: bool = False
     """Whether `create` reports success and stores nodes without their platforms."""
     exit_code: int = 0
@@ -319,7 +486,8 @@ class FakeBuilder:
         return self.builders.get(name, BuilderFacts())
 
     def check(self) -> None:
-        pass
+        if self.unfit:
+            raise BuilderError(self.unfit, "upgrade it")
 
     def run(self, arguments: Sequence[str]) -> None:
         self.ran.append(tuple(arguments))
@@ -368,68 +536,6 @@ def _read_step(arguments: Sequence[str]) -> tuple[str, buildx.Step]:
 
 
 # ---------------------------------------------------------------------------------------------------- vault
-
-
-class FakeVault:
-    """Real certificates, kept in memory."""
-
-    def __init__(self) -> None:
-        self.authority: Credential | None = None
-        self.client: Credential | None = None
-        self.held = False
-
-    @property
-    def client_files(self) -> Mapping[str, str]:
-        return {"cacert": "/vault/ca.pem", "cert": "/vault/client.pem", "key": "/vault/client.pem"}
-
-    def has_client(self) -> bool:
-        return self.client is not None
-
-    def read(self) -> VaultFacts:
-        if self.authority is None:
-            if self.client is not None:
-                raise VaultError("there is a client certificate, but no CA", "restore it from a backup")
-            return VaultFacts(None, None, None, self.client_files)
-        ca = describe(self.authority.certificate)
-        return VaultFacts(
-            authority=CertificateFacts(ca.serial, ca.not_after),
-            authority_fingerprint=ca.fingerprint,
-            client=None if self.client is None else _certificate_facts(self.client),
-            driver_options=self.client_files,
-        )
-
-    def create_authority(self, name: str, now: datetime) -> None:
-        if self.authority is not None:
-            raise VaultError("there is a CA already", "run fleet plan again")
-        self.authority = authority.create_authority(f"{name} CA", now=now)
-
-    def issue_client(self, name: str, now: datetime) -> None:
-        self.client = authority.issue_client(self._signer(), name, now=now)
-
-    def issue_node(self, name: str, names: Sequence[str], now: datetime) -> tuple[Credential, bytes]:
-        signer = self._signer()
-        return authority.issue_node(signer, name, names=names, now=now), signer.certificate
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        if self.held:
-            raise VaultError("another fleet is changing this fleet", "wait for it to end")
-        self.held = True
-        try:
-            yield
-        finally:
-            self.held = False
-
-    def _signer(self) -> Credential:
-        if self.authority is None:
-            raise VaultError("the CA is missing", "only the operator who has it can issue certificates")
-        return self.authority
-
-
-def _certificate_facts(credential: Credential) -> CertificateFacts:
-    described = describe(credential.certificate)
-    assert described.role is not Role.AUTHORITY
-    return CertificateFacts(described.serial, described.not_after, described.names)
 
 
 def connector(machines: Mapping[str, Machine]) -> Callable[[HostSpec], FakeHost]:

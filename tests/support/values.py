@@ -6,6 +6,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from fleet.check.ground import EngineInfo
+from fleet.lane import daemon_spec
 from fleet.model import (
     ApiFacts,
     BuilderFacts,
@@ -17,11 +19,11 @@ from fleet.model import (
     FleetSpec,
     HostFacts,
     HostSpec,
+    Image,
     NodeFacts,
     Platform,
     VaultFacts,
 )
-from fleet.plan import daemon_spec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,12 +42,29 @@ WORKER_PLATFORMS = {
 """What BuildKit's worker reports on a host of that `uname -m`, without any binfmt handler."""
 
 
+INFO = EngineInfo(
+    id="E:1",
+    os="linux",
+    root="/var/lib/docker",
+    driver="overlay2",
+    cgroups="2",
+    unlimited=(),
+    cpus=8,
+    memory=16_000_000_000,
+    security=frozenset({"seccomp", "cgroupns"}),
+    mtu=1500,
+    proxied=False,
+    published={},
+)
+"""A Docker Engine with nothing to be said against it."""
+
+
 def platforms(*texts: str) -> tuple[Platform, ...]:
     return tuple(map(Platform.parse, texts))
 
 
-def certificate(days: int = 365, *names: str, serial: str = "c0ffee") -> CertificateFacts:
-    return CertificateFacts(serial, NOW + timedelta(days=days), names)
+def certificate(days: int = 365, *names: str, serial: str = "c0ffee", subject: str = "") -> CertificateFacts:
+    return CertificateFacts(serial, NOW + timedelta(days=days), names, subject=subject)
 
 
 def host(name: str, *wanted: str, address: str = "", port: int = 1234) -> HostSpec:
@@ -60,7 +79,14 @@ def fleet(
 
 def vault(authority: str | None = CA, client: CertificateFacts | None = certificate()) -> VaultFacts:  # noqa: B008 - frozen
     known = certificate(3650) if authority else None
-    return VaultFacts(known, authority, client if authority else None, OPTIONS)
+    return VaultFacts(
+        known,
+        authority,
+        client if authority else None,
+        OPTIONS,
+        trust=(authority,) if authority else (),
+        client_authority=authority if client else None,
+    )
 
 
 def daemon(spec: FleetSpec, node: str, machine: str = "x86_64", **changed: Any) -> DaemonFacts:
@@ -88,7 +114,7 @@ def found(machine: str = "x86_64", *daemons: DaemonFacts, **changed: Any) -> Hos
         free_bytes=50_000_000_000,
         emulated=(),
         daemons=daemons,
-        image_present=True,
+        image=Image.FOUND,
     )
     return replace(facts, **changed)
 

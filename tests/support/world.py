@@ -1,38 +1,31 @@
-"""A small world for laws about plans: machines, a buildx and a vault, in which a plan can be carried out by halves."""
+"""A small world for laws about plans: machines, a buildx and a vault. In it, fleet can be killed before any change."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, cast
 
-from certs.authority import describe
-from fleet import buildx
-from fleet.actions import (
-    AwaitReady,
-    CreateAuthority,
-    CreateDaemon,
-    PullImage,
-    RemoveDaemon,
-    RemoveImage,
-    RemoveVolume,
-    StartDaemon,
-)
-from fleet.errors import HostError
-from fleet.model import Down, Facts, HostFacts, NodeFacts, Stage
+import pytest
+
+from fleet import act, parallel
+from fleet.actions import AwaitReady
+from fleet.apply import Applier
+from fleet.model import Down, Facts, FleetSpec, HostSpec, NodeFacts
 from fleet.observe import Connections, observe_host
-from fleet.plan import able_platforms, builder_steps, plan
-from fleet.ports import World
-from fleet.route import native_platforms
-from tests.support.fakes import FakeBuilder, FakeEngine, FakeProber, FakeVault, Machine, connector
+from fleet.plan import Plan, plan, plan_down
+from fleet.ports import Builder, Host, Prober, Vault, World
+from fleet.report import Event, Result
+from tests.support.fake_vault import FakeVault
+from tests.support.fakes import FakeBuilder, FakeHost, FakeProber, Machine, connector
 from tests.support.values import NOW
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
-    from datetime import datetime
 
-    from fleet.actions import LaneAction
-    from fleet.model import FleetSpec, HostSpec, Platform
-    from fleet.plan import Plan
+class Killed(BaseException):
+    """Fleet is no more."""
 
 
 @dataclass(slots=True)
@@ -49,14 +42,23 @@ class FakeWorld:
         """A world of these machines."""
         return cls({machine.address: machine for machine in machines})
 
-    def ports(self) -> World:
-        """This world as the core is given it."""
+    def ports(self, before_change: Callable[[str], None] = lambda _: None) -> World:
+        """This world as the core is given it.
+
+        `before_change` is called with what is about to be changed: a host's name, `builder` or `vault`.
+        """
+        connect = connector(self.machines)
+
+        def connect_told(host: HostSpec) -> Host:
+            return cast("Host", _Told(connect(host), lambda *_: before_change(host.name)))
+
         return World(
-            connect=connector(self.machines),
-            prober=self.prober(),
-            builder=self.builder,
-            vault=self.vault,
+            connect=connect_told,
+            prober=cast("Prober", _Told(self.prober(), lambda host, *_: before_change(host.name))),
+            builder=cast("Builder", _Told(self.builder, lambda *_: before_change("builder"))),
+            vault=cast("Vault", _Told(self.vault, lambda *_: before_change("vault"))),
             now=self._clock,
+            operator="anna@desk",
         )
 
     def prober(self) -> FakeProber:
@@ -91,91 +93,85 @@ class FakeWorld:
 
     # ---------------------------------------------------------------------------------------- carrying it out
 
-    def apply(self, spec: FleetSpec, *, stop: Mapping[str, int] | None = None) -> dict[str, Down]:
-        """Plan and carry it out; the hosts that failed.
+    def apply(
+        self, spec: FleetSpec, *, stop: Mapping[str, int] | None = None, watch: Callable[[], None] = lambda: None
+    ) -> dict[str, Down]:
+        """Plan and carry it out, one thing after the other; the hosts that failed.
 
-        `stop` ends the run early: after so many actions of the vault, of a host's lane or of the builder.
+        `stop` kills fleet before a change: after so many of a host, of the `builder`, of the `vault` or of `anything`.
+        The other hosts' lanes go on for as long as they do not depend on it, as if both had been under way. `watch` is
+        called before each change, and at the end.
         """
-        stop = stop or {}
+        left = dict(stop or {})
+
+        def before_change(subject: str) -> None:
+            watch()
+            for counted in (subject, "anything"):
+                if left.get(counted) == 0:
+                    raise Killed
+                if counted in left:
+                    left[counted] -= 1
+
         facts = self.facts(spec)
         decided = plan(spec, facts, self.now)
-        for done, action in enumerate(decided.vault):
-            if done == stop.get("vault"):
-                return {}
-            if isinstance(action, CreateAuthority):
-                self.vault.create_authority(action.name, self.now)
-            else:
-                self.vault.issue_client(action.name, self.now)
-        if decided.vault:
-            facts = Facts(facts.nodes, facts.builder, self.vault.read())
-            decided = plan(spec, facts, self.now)
-        failed: dict[str, Down] = {}
-        ready: dict[str, tuple[Platform, ...]] = {}
-        for name, lane in decided.lanes.items():
-            actions = lane.actions[: stop.get(name, len(lane.actions))]
+
+        def emit(event: Event) -> None:
+            if event.text == str(AwaitReady(event.subject)):
+                self.machines[spec.host(event.subject).address].settle()
+
+        ports = self.ports(before_change)
+        threads = set(threading.enumerate())
+        with at_once(), Connections(ports.connect) as connections:
             try:
-                self._walk(spec.host(name), actions, facts, ready)
-            except HostError as error:
-                failed[name] = Down(error.stage, error.message, error.remedy)
-        if not any(name in stop for name in decided.lanes):
-            self._register(spec, decided, facts, ready, stop.get("builder"))
-        return failed
+                report = Applier(spec, ports, connections, emit).up(facts, decided)
+            except Killed:
+                return {}
+            finally:
+                for lane in set(threading.enumerate()) - threads:
+                    lane.join()
+        watch()
+        return {one.subject: one.failure for one in report.nodes if one.failure and one.result is Result.FAILED}
 
-    def _walk(
-        self,
-        host: HostSpec,
-        actions: Iterable[LaneAction],
-        facts: Facts,
-        ready: dict[str, tuple[Platform, ...]],
-    ) -> None:
-        engine = FakeEngine(self.machines[host.address])
-        for action in actions:
-            match action:
-                case PullImage(reference):
-                    engine.pull(reference, lambda _: None)
-                case RemoveDaemon(container, _, grace):
-                    engine.remove(container, grace=grace)
-                case CreateDaemon(wanted, pulled):
-                    credential, trust = self.vault.issue_node(host.name, wanted.names, self.now)
-                    files = wanted.files(credential, trust)
-                    certificate = describe(credential.certificate)
-                    engine.create(wanted, certificate, files, pulled=wanted.image if pulled else None)
-                case StartDaemon(name):
-                    engine.start(name)
-                case AwaitReady():
-                    ready[host.name] = self._ready(host, facts)
-                case RemoveVolume(name):
-                    engine.remove_volume(name)
-                case RemoveImage(reference):
-                    engine.remove_image(reference)
+    def down(self, spec: FleetSpec) -> None:
+        """Plan `fleet down --volumes` and carry it out."""
+        ports = self.ports()
+        with Connections(ports.connect) as connections:
+            Applier(spec, ports, connections, lambda _: None).down(plan_down(spec, self.facts(spec), volumes=True))
 
-    def _ready(self, host: HostSpec, facts: Facts) -> tuple[Platform, ...]:
-        for container in self.machines[host.address].containers:
-            if container.state == "restarting":  # what kept it from coming up is over
-                container.state = "running"
-        api, found = self.prober().probe(host, timeout=1), facts.nodes[host.name].host
-        if isinstance(api, Down):
-            raise HostError(api.stage, api.reason, api.remedy)
-        native = native_platforms(host, api, found if isinstance(found, HostFacts) else None)
-        if not native:
-            raise HostError(Stage.NATIVE, "it runs nothing natively")
-        return native
 
-    def _register(
-        self,
-        spec: FleetSpec,
-        decided: Plan,
-        facts: Facts,
-        ready: Mapping[str, tuple[Platform, ...]],
-        stop: int | None,
-    ) -> None:
-        late = [
-            host
-            for host in spec.hosts
-            if host.name not in ready and (decided.lanes[host.name].actions or facts.nodes[host.name].api is None)
-        ]
-        now = {host.name: replace(facts.nodes[host.name], api=self.prober().probe(host, timeout=1)) for host in late}
-        able = able_platforms(spec, replace(facts, nodes={**facts.nodes, **now}), decided.lanes, ready)
-        steps, _ = builder_steps(spec, able, facts.builder, facts.vault)
-        for step in steps[:stop]:
-            self.builder.run(buildx.arguments(spec.name, step))
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Nothing is waited for, and one thing is done after the other, in an order that does not change."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("SETTLING", "LOOK_EVERY", "READY_TIMEOUT"):
+            patch.setattr(act, name, 0.0)
+        patch.setattr(parallel, "WIDTH", 1)
+        yield
+
+
+_CHANGES = frozenset(
+    {
+        *("pull", "create", "start", "stop", "kill_unless", "rename", "remove", "remove_volume", "remove_image"),
+        *("note", "prune", "run", "create_authority", "issue_client"),
+    }
+)
+
+
+class _Told:
+    """A port that tells before it changes something."""
+
+    def __init__(self, port: Any, tell: Callable[..., None]) -> None:
+        self._port, self._tell = port, tell
+
+    def __getattr__(self, name: str) -> Any:
+        member = getattr(self._port, name)
+        if name == "engine":
+            return lambda: _Told(member(), self._tell)
+        if name not in _CHANGES or isinstance(self._port, FakeHost):
+            return member
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            self._tell(*arguments)
+            return member(*arguments, **named)
+
+        return call

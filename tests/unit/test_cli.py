@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
 
 from fleet.adapters.vault import FileVault
-from fleet.apply import Outcome, Report, Result
 from fleet.buildx import CreateBuilder
-from fleet.cli import main as fleet_main
 from fleet.cli import remembered
 from fleet.cli.build import _own_option
 from fleet.cli.output import (
@@ -25,63 +22,18 @@ from fleet.cli.output import (
     show_plan,
     show_report,
     show_snapshot,
-    size,
     snapshot_json,
 )
 from fleet.errors import InventoryError
 from fleet.health import snapshot
 from fleet.inventory import load
+from fleet.lane import Lane, daemon_spec
 from fleet.model import Down, NodeFacts, Stage
-from fleet.plan import Lane, Plan, daemon_spec, plan
+from fleet.plan import Plan, plan
+from fleet.report import Outcome, Report, Result
 from tests.support import values
 from tests.support.values import NOW, api, builder, daemon, facts, fleet, found, host, node, vault
-
-Run: TypeAlias = Callable[..., tuple[int, str, str]]
-
-INVENTORY = """\
-fleet: acme
-hosts:
-  amd-1: {address: 127.0.0.1, port: 1, ssh: {port: 1}}
-"""
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An operator's machine with an inventory of one host that is not there."""
-    (tmp_path / "inventory.yaml").write_text(INVENTORY)
-    monkeypatch.chdir(tmp_path)
-    for name in ("FLEET_INVENTORY", "BUILDX_BUILDER", "DOCKER_CONFIG"):
-        monkeypatch.delenv(name, raising=False)
-    for name, folder in {
-        "HOME": "home",
-        "FLEET_HOME": "vaults",
-        "BUILDX_CONFIG": "buildx",
-        "XDG_CACHE_HOME": "cache",
-    }.items():
-        monkeypatch.setenv(name, str(tmp_path / folder))
-    return tmp_path
-
-
-@pytest.fixture
-def run(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs fleet with these arguments: exit code, stdout and stderr."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fleet", *arguments])
-        try:
-            fleet_main()
-        except SystemExit as end:
-            code = end.code
-        else:
-            code = 0
-        printed = capsys.readouterr()
-        assert "Traceback" not in printed.err
-        assert isinstance(code, int | None)
-        return code or 0, printed.out, printed.err
-
-    assert home.is_dir()
-    return call
-
+from tests.unit.conftest import INVENTORY, Run
 
 # ------------------------------------------------------------------------------------------ user's mistakes
 
@@ -152,7 +104,7 @@ def test_a_second_fleet_is_told_to_wait(run: Run, home: Path) -> None:
     with FileVault(home / "vaults" / "acme").locked():
         code, _, err = run("up")
     assert code == 1
-    assert "another fleet up or fleet down is at work on acme" in err
+    assert "another fleet is at work on acme" in err
 
 
 def test_an_unreadable_builder_is_told(run: Run, home: Path) -> None:
@@ -223,7 +175,19 @@ def python(code: str) -> str:
 HEAVY = ("paramiko", "docker", "grpc", "pydantic", "rich", "textual", "cryptography", "yaml", "requests", "urllib3")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["plan", "--help"], ["build", "-h"]], ids=str)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["plan", "--help"],
+        ["build", "-h"],
+        ["join", "-h"],
+        ["certs", "issue", "-h"],
+        ["logs", "-h"],
+    ],
+    ids=str,
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     printed = python(
         f"import sys; sys.argv = ['fleet', *{arguments!r}]\n"
@@ -257,21 +221,22 @@ def test_the_schema_is_json(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "inventory", "rest"),
+    ("typed", "inventory", "joined", "rest"),
     [
-        (("-i", "a.yaml", "."), "a.yaml", (".",)),
-        (("--inventory", "a.yaml", "--push", "."), "a.yaml", ("--push", ".")),
-        (("--inventory=a.yaml", "."), "a.yaml", (".",)),
-        (("--push", "-i", "x", "."), "default.yaml", ("--push", "-i", "x", ".")),
-        ((), "default.yaml", ()),
-        (("-i",), "default.yaml", ("-i",)),
+        (("-i", "a.yaml", "."), "a.yaml", None, (".",)),
+        (("--inventory", "a.yaml", "--push", "."), "a.yaml", None, ("--push", ".")),
+        (("--inventory=a.yaml", "."), "a.yaml", None, (".",)),
+        (("--fleet", "acme", "."), None, "acme", (".",)),
+        (("--fleet=acme",), None, "acme", ()),
+        (("--push", "-i", "x", "."), None, None, ("--push", "-i", "x", ".")),
+        ((), None, None, ()),
+        (("-i",), None, None, ("-i",)),
     ],
 )
 def test_the_one_option_that_build_takes_comes_first(
-    typed: tuple[str, ...], inventory: str, rest: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    typed: tuple[str, ...], inventory: str | None, joined: str | None, rest: tuple[str, ...]
 ) -> None:
-    monkeypatch.setenv("FLEET_INVENTORY", "default.yaml")
-    assert _own_option(typed) == (Path(inventory), rest)
+    assert _own_option(typed) == (inventory and Path(inventory), joined, rest)
 
 
 # ------------------------------------------------------------------------------------------- JSON and text
@@ -357,7 +322,9 @@ def test_the_shape_of_a_status() -> None:
     printed = as_printed(snapshot_json(a_snapshot()))
     assert {key: value for key, value in printed.items() if key != "nodes"} == {
         "fleet": "acme",
+        "joined": None,
         "builder": {"registered": True, "default": True},
+        "problems": [],
     }
     assert printed["nodes"][0] == {
         "name": "amd-1",
@@ -440,26 +407,6 @@ def test_a_report_for_people_has_results_on_stdout_and_reasons_on_stderr(capsys:
 
 
 @pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (None, "–"),
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1.0 kB"),
-        (9_949, "9.9 kB"),
-        (12_345, "12 kB"),
-        (1_500_000, "1.5 MB"),
-        (999_000_000, "999 MB"),
-        (50_000_000_000, "50 GB"),
-        (2_345_000_000_000, "2.3 TB"),
-        (23_450_000_000_000, "23.4 TB"),
-    ],
-)
-def test_sizes(count: int | None, text: str) -> None:
-    assert size(count) == text
-
-
-@pytest.mark.parametrize(
     ("pinned", "text"),
     [
         ((), "–"),
@@ -477,23 +424,37 @@ def test_platforms_for_a_narrow_column(pinned: tuple[str, ...], text: str) -> No
 FULL = """\
 fleet: acme
 ssh: {user: build, port: 2222, identity_file: key}
+tls:
+  ca: {cert: ca.pem, key: ca.key}
+  ca_passphrase_command: [pass, show, fleet/ca]
+  client: {cert: me.pem, key: me.pem}
+  key_type: p384
+  client_days: 90
 buildkit:
   image: moby/buildkit:v0.33.0
   config: {worker: {oci: {labels: {a: b}, gcpolicy: [{all: true, keepDuration: 48h}]}}, dns: {nameservers: [10.0.0.1]}}
 hosts:
-  amd-1: {address: 10.0.0.1, platforms: [linux/amd64, linux/386]}
+  amd-1: {address: 10.0.0.1, platforms: [linux/amd64, linux/386], tls: {cert: amd-1.pem, key: amd-1.key}}
   arm-1: {address: arm.example, port: 1299, ssh: {user: root, sudo: true}}
   here: {connection: local}
 """
+NAMED = ("key", "ca.pem", "ca.key", "me.pem", "amd-1.pem", "amd-1.key")
 
 
-def test_a_remembered_inventory_decides_the_same(home: Path) -> None:
-    (home / "key").touch()
-    path = home / "inventory.yaml"
-    path.write_text(FULL)
-    fresh, first, again = load(path), remembered.load(path), remembered.load(path)
+@pytest.fixture
+def full(home: Path) -> Path:
+    """An inventory with a part of each kind, and the files that it names."""
+    for name in NAMED:
+        (home / name).touch()
+    (home / "inventory.yaml").write_text(FULL)
+    return home / "inventory.yaml"
+
+
+def test_a_remembered_inventory_decides_the_same(home: Path, full: Path) -> None:
+    fresh, first, again = load(full), remembered.load(full), remembered.load(full)
     assert first == fresh
-    assert (again.name, again.hosts, again.buildkit.image) == (fresh.name, fresh.hosts, fresh.buildkit.image)
+    assert replace(again, buildkit=fresh.buildkit) == fresh
+    assert again.buildkit.image == fresh.buildkit.image
     for one, other in zip(fresh.hosts, again.hosts, strict=True):
         assert daemon_spec(fresh, one, "amd64", vault()) == daemon_spec(again, other, "amd64", vault())
     assert list((home / "cache" / "fleet" / "inventories").iterdir())
@@ -509,14 +470,21 @@ def test_a_changed_inventory_is_read_anew(home: Path) -> None:
         remembered.load(path)
 
 
-def test_a_file_that_has_gone_is_noticed(home: Path) -> None:
-    (home / "key").touch()
-    path = home / "inventory.yaml"
-    path.write_text(FULL)
-    remembered.load(path)
-    (home / "key").unlink()
-    with pytest.raises(InventoryError, match="there is no file 'key'"):
-        remembered.load(path)
+@pytest.mark.parametrize("name", NAMED)
+def test_a_file_that_has_gone_is_noticed(home: Path, full: Path, name: str) -> None:
+    remembered.load(full)
+    (home / name).unlink()
+    with pytest.raises(InventoryError, match=f"there is no file '{name}'"):
+        remembered.load(full)
+
+
+def test_named_files_are_found_from_any_folder(home: Path, full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remembered.load(Path("inventory.yaml"))
+    (home / "elsewhere").mkdir()
+    for name in NAMED:
+        (home / "elsewhere" / name).touch()
+    monkeypatch.chdir(home / "elsewhere")
+    assert remembered.load(full).hosts[0].ssh.identity_file == str(home / "key")
 
 
 def test_a_torn_memory_is_of_no_account(home: Path) -> None:

@@ -19,6 +19,7 @@ SPEC = DaemonSpec(
     config=buildkitd.render({}),
     names=("10.0.0.11", "amd-1"),
     authority=CA,
+    trust=(CA, OTHER_CA),
 )
 
 
@@ -30,6 +31,8 @@ def test_settings_are_what_drift_is_seen_by() -> None:
         "config": "…",
         "names": "10.0.0.11 amd-1",
         "authority": CA[:16],
+        "trust": f"{CA[:16]} {OTHER_CA[:16]}",
+        "brought": "",
     }
 
 
@@ -37,6 +40,8 @@ def test_settings_are_what_drift_is_seen_by() -> None:
     ("changed", "setting"),
     [
         (replace(SPEC, image="moby/buildkit:v0.33.0"), "image"),
+        (replace(SPEC, trust=(CA,)), "trust"),
+        (replace(SPEC, brought="5e"), "brought"),
         (replace(SPEC, port=1235), "port"),
         (replace(SPEC, bind="127.0.0.1"), "port"),
         (replace(SPEC, config=buildkitd.render({"debug": True})), "config"),

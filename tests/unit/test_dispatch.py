@@ -9,11 +9,13 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from fleet import dispatch as dispatch_module
+from fleet import notes
 from fleet.dispatch import Dispatcher
 from fleet.errors import RoutingError, UsageError
 from fleet.model import ApiFacts, Down, HostSpec, Platform, Stage
 from tests.support.fakes import FakeBuilder
-from tests.support.values import OPTIONS, WORKER_PLATFORMS, fleet, host, platforms
+from tests.support.values import NOW, OPTIONS, WORKER_PLATFORMS, fleet, host, platforms
 
 SPEC = fleet(host("amd-1"), host("amd-2"), host("arm-1"))
 AMD, ARM = WORKER_PLATFORMS["x86_64"], WORKER_PLATFORMS["aarch64"]
@@ -26,9 +28,6 @@ class Answers:
 
     by_name: Mapping[str, ApiFacts | Down]
     asked: list[str] = field(default_factory=list)
-
-    def prepare(self) -> None:
-        pass
 
     def probe(self, host: HostSpec, *, timeout: float) -> ApiFacts | Down:
         assert timeout <= 1
@@ -87,6 +86,73 @@ def test_the_owner_of_a_platform_builds_it_while_it_can() -> None:
     dispatch, builder, _ = dispatcher({"amd-2": DEAD}, owners)
     dispatch.build(("--platform", "linux/amd64", "."))
     assert pins(builder) == {"amd-1": ("linux/amd64",)}
+
+
+PASSING = replace(api(*ARM), notes={notes.DRAIN: notes.Drain("anna@laptop", NOW, passing=True).text()})
+DRAINED = replace(api(*ARM), notes={notes.DRAIN: notes.Drain("anna@laptop", NOW).text()})
+
+
+@dataclass
+class InTurn(Answers):
+    """arm-1 says one thing after the other, the last for good."""
+
+    says: list[ApiFacts | Down] = field(default_factory=list)
+
+    def probe(self, host: HostSpec, *, timeout: float) -> ApiFacts | Down:
+        if host.name != "arm-1":
+            return super().probe(host, timeout=timeout)
+        return self.says.pop(0) if len(self.says) > 1 else self.says[0]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [pytest.param([DEAD, DEAD], id="restarting"), pytest.param([PASSING, DEAD, PASSING], id="being replaced")],
+)
+def test_a_node_that_comes_back_is_waited_for_when_nobody_else_runs_it(
+    before: list[ApiFacts | Down], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch_module, "LOOK_EVERY", 0.0)
+    dispatch, builder, told = dispatcher(owners={Platform("linux", "arm64"): "arm-1"})
+    dispatch = replace(dispatch, prober=InTurn({"amd-1": api(*AMD), "amd-2": api(*AMD)}, says=[*before, api(*ARM)]))
+    assert dispatch.build(("--platform", "linux/arm64", ".")) == 0
+    assert pins(builder) == {"arm-1": ("linux/arm64",)}
+    assert len(told) == 1
+    assert told[0].startswith("waiting for arm-1: ")
+
+
+def test_a_node_that_is_being_replaced_may_be_gone_for_longer_than_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit in ("LOOK_EVERY", "SILENT_TIMEOUT"):
+        monkeypatch.setattr(dispatch_module, limit, 0.0)
+    dispatch, builder, _ = dispatcher(owners={Platform("linux", "arm64"): "arm-1"})
+    says: list[ApiFacts | Down] = [PASSING, DEAD, DEAD, api(*ARM)]
+    dispatch = replace(dispatch, prober=InTurn({"amd-1": api(*AMD), "amd-2": api(*AMD)}, says=says))
+    assert dispatch.build(("--platform", "linux/arm64", ".")) == 0
+    assert pins(builder) == {"arm-1": ("linux/arm64",)}
+
+
+@pytest.mark.parametrize(
+    ("answer", "owner"),
+    [
+        pytest.param(DEAD, "arm-1", id="a dead owner"),
+        pytest.param(PASSING, None, id="a replacement that does not end"),
+    ],
+)
+def test_waiting_has_an_end(answer: ApiFacts | Down, owner: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit in ("LOOK_EVERY", "SILENT_TIMEOUT", "PASSING_TIMEOUT"):
+        monkeypatch.setattr(dispatch_module, limit, 0.01)
+    dispatch, builder, told = dispatcher({"arm-1": answer}, {Platform("linux", "arm64"): owner} if owner else None)
+    dispatch = replace(dispatch, prober=InTurn({"amd-1": api(*AMD), "amd-2": api(*AMD)}, says=[answer]))
+    with pytest.raises(RoutingError, match="no healthy node runs linux/arm64"):
+        dispatch.build(("--platform", "linux/arm64", "."))
+    assert len(told) == 1
+    assert builder.ran == []
+
+
+def test_a_drained_node_is_not_waited_for() -> None:
+    dispatch, _, told = dispatcher({"arm-1": DRAINED}, {Platform("linux", "arm64"): "arm-1"})
+    with pytest.raises(RoutingError, match="drained: by anna@laptop"):
+        dispatch.build(("--platform", "linux/arm64", "."))
+    assert told == []
 
 
 def test_the_same_choice_is_the_same_builder_and_is_made_once() -> None:

@@ -101,6 +101,41 @@ def test_health(seen: NodeFacts, health: Health, reason: str | None) -> None:
     assert (row.remedy is None) is (health is Health.READY)
 
 
+GB = 10**9
+
+DISKS: dict[str, tuple[int | None, int | None, int | None, str | None]] = {
+    "there is room": (50 * GB, 100 * GB, 30 * GB, None),
+    "a tenth is free": (8 * GB, 80 * GB, 30 * GB, None),
+    "less than a tenth is free": (7 * GB, 80 * GB, 30 * GB, "fleet prune amd-1"),
+    "a large disk needs no tenth": (10 * GB, 4000 * GB, 30 * GB, None),
+    "a large disk with less than 10 GB": (9 * GB, 4000 * GB, 1 * GB, "fleet prune amd-1"),
+    "a small disk with a tenth": (1 * GB, 8 * GB, 0, None),
+    "nothing is free": (0, 8 * GB, 1 * GB, "fleet prune amd-1"),
+    "the cache is not what fills it": (
+        *(1 * GB, 80 * GB, 2 * GB),
+        "on amd-1: docker system df; what fills it is not the cache (2.0 GB)",
+    ),
+    "nobody knows the cache": (1 * GB, 80 * GB, None, "fleet prune amd-1"),
+    "nobody knows what is free": (None, 80 * GB, 2 * GB, None),
+    "nobody knows the disk": (1 * GB, None, 2 * GB, None),
+}
+
+
+@pytest.mark.parametrize(("free", "disk", "cache", "remedy"), DISKS.values(), ids=DISKS)
+def test_a_disk_that_fills_up_is_told(
+    free: int | None, disk: int | None, cache: int | None, remedy: str | None
+) -> None:
+    seen = NodeFacts(found("x86_64", RUNNING, free_bytes=free, disk_bytes=disk), api(cache_bytes=cache))
+    row = node_health(SPEC, AMD, seen, ())
+    assert (row.health, row.remedy) == (Health.DEGRADED if remedy else Health.READY, remedy)
+    assert (row.reason or "").startswith("Docker: only ") is bool(remedy)
+
+
+def test_what_keeps_a_node_from_building_natively_counts_more_than_its_disk() -> None:
+    seen = NodeFacts(found("x86_64", RUNNING, free_bytes=0, disk_bytes=GB, emulated=("arm64",)), api())
+    assert (node_health(SPEC, AMD, seen, ()).reason or "").startswith("not native: ")
+
+
 def test_a_node_that_lacks_a_wanted_platform_is_degraded() -> None:
     spec = fleet(host("amd-1", "linux/amd64", "linux/amd64/v4"))
     row = node_health(spec, spec.hosts[0], NodeFacts(found("x86_64", daemon(spec, "amd-1")), api()), ())

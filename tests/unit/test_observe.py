@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from fleet.adapters.local import LocalHost
 from fleet.errors import BuilderError, HostError, Unreachable, VaultError
-from fleet.model import ApiFacts, Connection, Down, HostFacts, HostSpec, SshSpec, Stage
+from fleet.model import ApiFacts, Connection, Down, HostFacts, HostSpec, Image, SshSpec, Stage
 from fleet.observe import _SCRIPT, Connections, binfmt_arch, observe, observe_host
 from fleet.parallel import gather
 from fleet.ports import Completed
-from tests.support.fakes import Container, FakeEngine, FakeHost, Machine
+from tests.support.fakes import Container, FakeHost, Machine
 from tests.support.values import IMAGE, NOW, fleet, host
 from tests.support.world import FakeWorld
 
@@ -98,7 +99,7 @@ def test_a_shell_answers_the_script(tmp_path: Path) -> None:
     fields = dict(line.partition(" ")[::2] for line in run_script(tmp_path))
     assert fields["machine"] == os.uname().machine
     assert abs(int(fields["clock"]) - time.time()) < 60
-    assert int(fields["free"]) > 0
+    assert int(fields["df"].split()[10]) > 0
     assert fields["docker"] == "absent"
 
 
@@ -139,21 +140,16 @@ def test_this_machine_can_be_observed_as_a_local_host() -> None:
 # ------------------------------------------------------------------------------------------------- answers
 
 
-class Saying:
+class Saying(FakeHost):
     """A host that answers the script with fixed text."""
 
     def __init__(self, stdout: str, stderr: str = "") -> None:
+        super().__init__(Machine("x"))
         self._said = Completed(0, stdout, stderr)
 
     def run(self, argv: Sequence[str], *, timeout: float = 30.0) -> Completed:
         assert (argv[0], timeout > 0) == ("sh", True)
         return self._said
-
-    def engine(self) -> FakeEngine:
-        return FakeEngine(Machine("x"))
-
-    def close(self) -> None:
-        pass
 
 
 def read(stdout: str, stderr: str = "", *, ssh: SshSpec | None = None) -> HostFacts | Down:
@@ -161,18 +157,23 @@ def read(stdout: str, stderr: str = "", *, ssh: SshSpec | None = None) -> HostFa
     return observe_host(fleet(spec), spec, Connections(lambda _: Saying(stdout, stderr)))
 
 
+def df(available: str) -> str:
+    return f"Filesystem 1024-blocks Used Available Capacity Mounted on /dev/sda1 4000 3000 {available} 75% /"
+
+
 def report(**changed: str) -> str:
-    fields = {"machine": "x86_64", "clock": f"{time.time():.0f}", "free": "1000", "docker": "ok"}
+    fields = {"machine": "x86_64", "clock": f"{time.time():.0f}", "df": df("1000"), "docker": "ok"}
     return "".join(f"{key} {value}\n" for key, value in (fields | changed).items())
 
 
 def test_what_a_host_says_becomes_facts() -> None:
     seen = read(report())
     assert isinstance(seen, HostFacts)
-    assert (seen.machine, seen.arch, seen.engine, seen.free_bytes) == ("x86_64", "amd64", "26.1.5", 1024 * 1000)
+    assert (seen.machine, seen.arch, seen.engine) == ("x86_64", "amd64", "26.1.5")
+    assert (seen.free_bytes, seen.disk_bytes) == (1024 * 1000, 1024 * 4000)
     assert abs(seen.clock_skew) < 3
     assert (seen.emulated, seen.daemons, seen.volumes, seen.foreign) == ((), (), (), ())
-    assert not seen.image_present
+    assert seen.image is Image.ABSENT
 
 
 @pytest.mark.parametrize("ahead", [-3600, 3600])
@@ -207,9 +208,9 @@ def test_a_host_that_does_not_say_the_time_has_the_right_one() -> None:
     assert (seen.arch, seen.clock_skew, seen.free_bytes) == ("arm64", 0.0, None)
 
 
-@pytest.mark.parametrize("free", ["", "-", "no number"])
-def test_unknown_free_space_is_unknown(free: str) -> None:
-    seen = read(report(free=free))
+@pytest.mark.parametrize("printed", ["", "df: no such file", df("-")])
+def test_unknown_free_space_is_unknown(printed: str) -> None:
+    seen = read(report(df=printed))
     assert isinstance(seen, HostFacts)
     assert seen.free_bytes is None
 
@@ -271,7 +272,7 @@ def test_containers_and_volumes_are_told_apart_by_label_and_name() -> None:
     ]
     assert seen.volumes == ("fleet.acme.amd-1",)
     assert seen.foreign == ()
-    assert seen.image_present
+    assert seen.image is Image.FOUND
 
 
 @pytest.mark.parametrize("kind", ["container", "volume"])
@@ -327,6 +328,19 @@ def test_only_the_chosen_hosts_are_logged_in_to_but_all_daemons_are_asked() -> N
         seen = observe(spec, ports, connections, only=["a"])
     assert asked == ["a"]
     assert [node.host is None for node in seen.nodes.values()] == [False, True, True]
+    assert all(isinstance(node.api, Down) for node in seen.nodes.values())
+
+
+def test_a_machine_that_has_joined_logs_in_to_nobody_and_waits_for_nobody() -> None:
+    spec, world = three()
+    hosts = tuple(replace(host, connection=Connection.NONE) for host in spec.hosts)
+
+    def connect(wanted: HostSpec) -> Host:
+        raise AssertionError(f"{wanted.name} was logged in to")
+
+    with Connections(connect) as connections:
+        seen = observe(replace(spec, hosts=hosts), world.ports(), connections)
+    assert [node.host for node in seen.nodes.values()] == [None, None, None]
     assert all(isinstance(node.api, Down) for node in seen.nodes.values())
 
 

@@ -8,21 +8,27 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from certs.authority import RENEWAL_WINDOW
-from fleet import buildkitd
+from certs.lifetimes import RENEWAL_DAYS
+from fleet import buildkitd, notes
 from fleet.actions import (
+    AwaitIdle,
     AwaitReady,
     CreateAuthority,
     CreateDaemon,
+    Drain,
     IssueClient,
     LaneAction,
     PullImage,
+    PutBack,
     RemoveDaemon,
     RemoveImage,
     RemoveVolume,
+    Resume,
+    SetAside,
     StartDaemon,
 )
 from fleet.buildx import AppendNode, CreateBuilder, LeaveNode, RemoveBuilder, Step
+from fleet.lane import daemon_spec
 from fleet.model import (
     BuilderFacts,
     CertificateFacts,
@@ -33,11 +39,14 @@ from fleet.model import (
     FleetSpec,
     HostFacts,
     HostSpec,
+    Image,
     NodeFacts,
     Stage,
+    TlsSpec,
     VaultFacts,
+    pull_mark,
 )
-from fleet.plan import Plan, daemon_spec, plan, plan_down
+from fleet.plan import Plan, plan, plan_down
 from tests.support.values import (
     CA,
     IMAGE,
@@ -70,9 +79,23 @@ RUNNING = daemon(ONE, "amd-1")
 REFUSED = Down(Stage.TCP, "amd-1.example:1234 refused the connection", "fleet up --host amd-1")
 NO_SSH = Down(Stage.SSH, "no answer", "is the host up?")
 
-CREATE: tuple[LaneAction, ...] = (CreateDaemon(WANTED, pulled=False), StartDaemon(NAME), AwaitReady("amd-1"))
-CREATE_PULLED: tuple[LaneAction, ...] = (CreateDaemon(WANTED, pulled=True), StartDaemon(NAME), AwaitReady("amd-1"))
-REPLACE: tuple[LaneAction, ...] = (RemoveDaemon("id-amd-1", NAME), *CREATE)
+MARK = pull_mark("acme", IMAGE)
+PULL = PullImage(IMAGE, MARK)
+REMOVE_OLD_IMAGE = RemoveImage("old:1", pull_mark("acme", "old:1"))
+
+READY: tuple[LaneAction, ...] = (AwaitReady("amd-1"), Resume("amd-1"))
+CREATE: tuple[LaneAction, ...] = (CreateDaemon(WANTED), StartDaemon(NAME), AwaitReady("amd-1"))
+REMADE: tuple[LaneAction, ...] = (RemoveDaemon("id-amd-1", NAME), *CREATE, Resume("amd-1"))
+"""What was never whole, or cannot be again."""
+EXCHANGED: tuple[LaneAction, ...] = (
+    SetAside("id-amd-1", NAME),
+    *CREATE,
+    Resume("amd-1"),
+    RemoveDaemon("id-amd-1", f"{NAME}.aside"),
+)
+"""What may be put back, and has no builds."""
+REPLACED: tuple[LaneAction, ...] = (Drain("amd-1"), AwaitIdle("amd-1", alone=True), *EXCHANGED)
+"""What is at work."""
 
 AMD_PINS = ("linux/amd64", "linux/amd64/v2", "linux/amd64/v3", "linux/386")
 REGISTERED = builder(node("amd-1", *AMD_PINS))
@@ -96,101 +119,106 @@ def became(**changed: Any) -> HostFacts:
 
 LANES: dict[str, tuple[HostFacts, ApiFacts | Down | None, tuple[LaneAction, ...], str | None]] = {
     "a fresh host": (
-        found(image_present=False),
+        found(image=Image.ABSENT),
         REFUSED,
-        (PullImage(IMAGE), *CREATE_PULLED),
+        (PULL, *CREATE),
         "there is no daemon",
     ),
     "a fresh host that has the image": (found(), REFUSED, CREATE, "there is no daemon"),
+    "a host whose pulled image lost its daemon": (
+        found(image=Image.PULLED),
+        REFUSED,
+        CREATE,
+        "there is no daemon",
+    ),
     "a node as it is wanted": (became(), api(), (), None),
-    "a node as it is wanted, its image pruned": (found("x86_64", RUNNING, image_present=False), api(), (), None),
+    "a node as it is wanted, its image pruned": (found("x86_64", RUNNING, image=Image.ABSENT), api(), (), None),
     "a restarting daemon": (
         became(state="restarting"),
         REFUSED,
-        (AwaitReady("amd-1"),),
+        READY,
         "TCP: amd-1.example:1234 refused the connection",
     ),
     "a running daemon that does not answer": (
         became(),
         REFUSED,
-        (AwaitReady("amd-1"),),
+        READY,
         "TCP: amd-1.example:1234 refused the connection",
     ),
     "a running daemon that was not asked": (
         became(),
         None,
-        (AwaitReady("amd-1"),),
+        READY,
         "it has not been asked over mutual TLS yet",
     ),
     "a stopped daemon": (
         became(state="exited", detail="Exited (0) 3 hours ago"),
         REFUSED,
-        (StartDaemon(NAME), AwaitReady("amd-1")),
+        (StartDaemon(NAME), *READY),
         "stopped: Exited (0) 3 hours ago",
     ),
-    "a paused daemon": (became(state="paused"), REFUSED, REPLACE, "it is paused"),
-    "a daemon whose making was interrupted": (became(state="created"), REFUSED, REPLACE, "it is created"),
-    "a dead daemon": (became(state="dead"), REFUSED, REPLACE, "it is dead"),
-    "a daemon under removal": (became(state="removing"), REFUSED, REPLACE, "it is removing"),
+    "a paused daemon": (became(state="paused"), REFUSED, EXCHANGED, "it is paused"),
+    "a daemon whose making was interrupted": (became(state="created"), REFUSED, REMADE, "it is created"),
+    "a dead daemon": (became(state="dead"), REFUSED, REMADE, "it is dead"),
+    "a daemon under removal": (became(state="removing"), REFUSED, REMADE, "it is removing"),
     "another image, and the new one is there": (
-        became(settings=settings(image="moby/buildkit:v0.31.2")),
+        became(settings=settings(image="old:1")),
         api(),
-        REPLACE,
-        f"image: moby/buildkit:v0.31.2 → {IMAGE}",
-    ),
-    "another image, and the new one is missing": (
-        found("x86_64", daemon(ONE, "amd-1", settings=settings(image="old:1")), image_present=False),
-        api(),
-        (PullImage(IMAGE), RemoveDaemon("id-amd-1", NAME), *CREATE_PULLED),
+        (*REPLACED, REMOVE_OLD_IMAGE),
         f"image: old:1 → {IMAGE}",
     ),
-    "another port": (became(settings=settings(port=":1299")), api(), REPLACE, "port: :1299 → :1234"),
+    "another image, and the new one is missing": (
+        found("x86_64", daemon(ONE, "amd-1", settings=settings(image="old:1")), image=Image.ABSENT),
+        api(),
+        (PULL, *REPLACED, REMOVE_OLD_IMAGE),
+        f"image: old:1 → {IMAGE}",
+    ),
+    "another port, at which nobody answers": (
+        became(settings=settings(port=":1299")),
+        REFUSED,
+        EXCHANGED,
+        "port: :1299 → :1234",
+    ),
+    "another port, at which somebody else answers": (
+        became(settings=settings(port=":1299")),
+        api(),
+        EXCHANGED,
+        "port: :1299 → :1234",
+    ),
     "another configuration": (
         became(settings=settings(config="0123456789abcdef")),
         api(),
-        REPLACE,
+        REPLACED,
         f"config: 0123456789abcdef → {WANTED.settings['config']}",
     ),
     "other names": (
         became(settings=settings(names="10.0.0.9 amd-1 amd64.acme.fleet.internal")),
         api(),
-        REPLACE,
+        REPLACED,
         "names: 10.0.0.9 amd-1 amd64.acme.fleet.internal → amd-1.example amd-1 amd64.acme.fleet.internal",
     ),
-    "an older recipe": (became(settings=settings(recipe="0")), api(), REPLACE, "recipe: 0 → 1"),
-    "a label without its recipe": (became(settings=settings(recipe=None)), api(), REPLACE, "recipe: unset → 1"),
-    "an unreadable label": (became(settings={}), api(), REPLACE, "recipe: unset → 1"),
-    "an unknown certificate": (became(certificate=None), api(), REPLACE, "its certificate is unknown"),
+    "an older recipe": (became(settings=settings(recipe="0")), api(), REPLACED, "recipe: 0 → 1"),
+    "a label without its recipe": (became(settings=settings(recipe=None)), api(), REPLACED, "recipe: unset → 1"),
+    "an unreadable label": (became(settings={}), api(), EXCHANGED, "recipe: unset → 1"),
+    "an unknown certificate": (became(certificate=None), api(), REPLACED, "its certificate is unknown"),
     "a certificate about to expire": (
         became(certificate=certificate(30)),
         api(),
-        REPLACE,
+        REPLACED,
         "its certificate expires on 2030-05-31",
     ),
     "an expired certificate": (
         became(certificate=certificate(-1)),
         REFUSED,
-        REPLACE,
+        EXCHANGED,
         "its certificate expires on 2030-04-30",
     ),
     "a certificate with a month and a day left": (became(certificate=certificate(31)), api(), (), None),
     "a stopped daemon of another configuration": (
         became(state="exited", settings=settings(config="0123456789abcdef")),
         REFUSED,
-        REPLACE,
+        EXCHANGED,
         f"config: 0123456789abcdef → {WANTED.settings['config']}",
-    ),
-    "a replacement of what fleet pulled": (
-        became(settings=settings(recipe="0"), pulled=IMAGE),
-        api(),
-        (RemoveDaemon("id-amd-1", NAME), *CREATE_PULLED),
-        "recipe: 0 → 1",
-    ),
-    "a replacement of what fleet pulled of another image": (
-        became(settings=settings(recipe="0"), pulled="old:1"),
-        api(),
-        (*REPLACE, RemoveImage("old:1")),
-        "recipe: 0 → 1",
     ),
 }
 
@@ -229,9 +257,15 @@ def test_every_difference_is_a_reason() -> None:
     ],
 )
 def test_a_change_of_the_inventory_replaces_the_daemon(changed: FleetSpec) -> None:
+    at_work = changed.hosts[0].port == ONE.hosts[0].port
     lane = lane_of(became(), api(), changed)
-    assert [type(action) for action in lane.actions] == [RemoveDaemon, CreateDaemon, StartDaemon, AwaitReady]
+    quiet = [Drain, AwaitIdle] if at_work else []
+    clean = [] if changed.buildkit.image == IMAGE else [RemoveImage]
+    assert [type(action) for action in lane.actions] == [
+        *(*quiet, SetAside, CreateDaemon, StartDaemon, AwaitReady, Resume, RemoveDaemon, *clean)
+    ]
     assert len(lane.why) == 1
+    assert lane.turn == ("amd64" if at_work else None)
 
 
 @pytest.mark.parametrize(
@@ -252,6 +286,144 @@ def test_the_order_of_a_configuration_is_of_no_account() -> None:
     other = fleet(host("amd-1"), config={"debug": True, "log": {"level": "debug"}})
     seen = NodeFacts(found("x86_64", daemon(one, "amd-1")), api())
     assert plan(other, facts({"amd-1": seen}), NOW).lanes["amd-1"].actions == ()
+
+
+# ------------------------------------------------------------------------- what is put back, and what a drain does
+
+CHANGED = settings(config="0123456789abcdef")
+ASIDE = f"{NAME}.aside"
+BACK: tuple[LaneAction, ...] = (PutBack("id-amd-1", NAME), *READY)
+FORMER_BACK: tuple[LaneAction, ...] = (PutBack("id-former", NAME), *READY)
+DROP_FORMER = RemoveDaemon("id-former", ASIDE)
+BY_BOB = {notes.DRAIN: notes.Drain("bob@desk", NOW).text()}
+PASSING = {notes.DRAIN: notes.Drain("bob@desk", NOW, passing=True).text()}
+
+
+def with_former(**changed: Any) -> HostFacts:
+    """The host on which a run was stopped after it had set a daemon aside; its successor is so."""
+    former = daemon(ONE, "amd-1", id="id-former", name=ASIDE, state="exited", settings=CHANGED)
+    successor = (daemon(ONE, "amd-1", **changed),) if changed else ()
+    return found("x86_64", *successor, former, volumes=(NAME,))
+
+
+TURNS: dict[str, tuple[HostFacts, ApiFacts | Down, tuple[LaneAction, ...], tuple[LaneAction, ...], str | None]] = {
+    "a daemon at work": (became(settings=CHANGED), api(), REPLACED, BACK, "amd64"),
+    "one that an operator has drained": (
+        became(settings=CHANGED),
+        api(notes=BY_BOB),
+        (
+            AwaitIdle("amd-1", alone=True),
+            SetAside("id-amd-1", NAME),
+            *CREATE,
+            RemoveDaemon("id-amd-1", ASIDE),
+        ),
+        (PutBack("id-amd-1", NAME), AwaitReady("amd-1")),
+        "amd64",
+    ),
+    "one that a stopped run has drained": (became(settings=CHANGED), api(notes=PASSING), REPLACED, BACK, "amd64"),
+    "one that does not answer": (became(settings=CHANGED), REFUSED, EXCHANGED, BACK, None),
+    "one that was stopped": (became(settings=CHANGED, state="exited"), REFUSED, EXCHANGED, BACK, None),
+    "one that was never whole": (became(state="created"), REFUSED, REMADE, (), None),
+    "one that crashes": (became(settings=CHANGED, state="restarting"), REFUSED, REMADE, (), None),
+    "another one is aside, and this one works": (
+        with_former(settings=CHANGED),
+        api(),
+        (DROP_FORMER, *REPLACED),
+        BACK,
+        "amd64",
+    ),
+    "another one is aside, and this one has not proved itself": (
+        with_former(settings=CHANGED, state="exited"),
+        REFUSED,
+        (*REMADE, DROP_FORMER),
+        FORMER_BACK,
+        None,
+    ),
+    "another one is aside, and this one was never whole": (
+        with_former(state="created"),
+        REFUSED,
+        (*REMADE, DROP_FORMER),
+        FORMER_BACK,
+        None,
+    ),
+    "another one is aside, and there is no successor": (
+        with_former(),
+        REFUSED,
+        (*CREATE, Resume("amd-1"), DROP_FORMER),
+        FORMER_BACK,
+        None,
+    ),
+    "another one is aside, and its successor is stopped": (
+        with_former(state="exited"),
+        REFUSED,
+        (StartDaemon(NAME), *READY, DROP_FORMER),
+        FORMER_BACK,
+        None,
+    ),
+    "another one is aside, and its successor is not ready": (
+        with_former(state="restarting"),
+        REFUSED,
+        (*READY, DROP_FORMER),
+        FORMER_BACK,
+        None,
+    ),
+    "another one is aside, and its successor is at work": (
+        with_former(state="running"),
+        api(notes=PASSING),
+        (Resume("amd-1"), DROP_FORMER),
+        (),
+        None,
+    ),
+    "as it is wanted, and drained by a stopped run": (became(), api(notes=PASSING), (Resume("amd-1"),), (), None),
+    "as it is wanted, and drained by an operator": (became(), api(notes=BY_BOB), (), (), None),
+    "as it is wanted, stopped, and perhaps drained": (
+        became(state="exited"),
+        REFUSED,
+        (StartDaemon(NAME), *READY),
+        (),
+        None,
+    ),
+    "removed by hand, and perhaps drained": (
+        found(volumes=(NAME,)),
+        REFUSED,
+        (*CREATE, Resume("amd-1")),
+        (),
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(("seen", "answer", "actions", "undo", "turn"), TURNS.values(), ids=TURNS)
+def test_a_daemon_is_replaced_so_that_it_can_be_put_back(
+    seen: HostFacts,
+    answer: ApiFacts | Down,
+    actions: tuple[LaneAction, ...],
+    undo: tuple[LaneAction, ...],
+    turn: str | None,
+) -> None:
+    lane = lane_of(seen, answer)
+    assert (lane.actions, lane.undo, lane.turn) == (actions, undo, turn)
+    assert bool(lane.why) is bool(actions)
+
+
+OTHERS: dict[str, tuple[NodeFacts, bool]] = {
+    "that runs the same": (NodeFacts(found(), api()), False),
+    "that cannot be logged in to": (NodeFacts(NO_SSH, api()), False),
+    "that runs less": (NodeFacts(found(), api("x86_64", "linux/amd64")), True),
+    "that is drained": (NodeFacts(found(), api(notes=BY_BOB)), True),
+    "that is down": (NodeFacts(found(), REFUSED), True),
+    "of another architecture": (NodeFacts(found("aarch64"), api("aarch64")), True),
+}
+
+
+@pytest.mark.parametrize(("other", "alone"), OTHERS.values(), ids=OTHERS)
+def test_it_is_said_when_nobody_takes_over_beside_a_node(other: NodeFacts, alone: bool) -> None:
+    spec = fleet(host("amd-1"), host("amd-2"))
+    seen = {"amd-1": NodeFacts(became(settings=CHANGED), api()), "amd-2": other}
+    actions = plan(spec, facts(seen), NOW).lanes["amd-1"].actions
+    [waiting] = [action for action in actions if isinstance(action, AwaitIdle)]
+    assert waiting.alone is alone
+    assert ("the only one" in str(waiting)) is alone
 
 
 # ------------------------------------------------------------------------------------------ blocked lanes
@@ -292,6 +464,12 @@ BLOCKED: dict[str, tuple[FleetSpec, HostFacts | Down | None, Stage, str]] = {
         Stage.TLS,
         "fleet.acme.amd-1 trusts a certificate authority that is not in this vault",
     ),
+    "a daemon of another authority that was set aside": (
+        ONE,
+        found("x86_64", replace(STALE_CA, name=ASIDE)),
+        Stage.TLS,
+        "fleet.acme.amd-1.aside trusts a certificate authority that is not in this vault",
+    ),
 }
 
 
@@ -304,6 +482,11 @@ def test_a_lane_is_blocked_by(spec: FleetSpec, seen: HostFacts | Down | None, st
     assert (lane.blocked.stage, reason in lane.blocked.reason) == (stage, True)
     assert decided.blocked == {"amd-1": lane.blocked}
     assert decided.empty
+
+
+def test_a_daemon_for_another_architecture_is_replaced_by_one_of_another_image() -> None:
+    other = fleet(host("amd-1"), image="moby/buildkit:v0.33.0")
+    assert lane_of(became(), api("aarch64"), other).blocked is None
 
 
 def test_a_daemon_of_another_authority_is_blocked_before_the_vault_is_made_too() -> None:
@@ -330,7 +513,7 @@ WARNED: dict[str, tuple[FleetSpec, HostFacts, ApiFacts, str]] = {
         ONE,
         replace(became(), clock_skew=-61.0),
         api(),
-        "the clock of amd-1 is 61 s behind of this machine's",
+        "the clock of amd-1 is 61 s behind this machine's",
     ),
 }
 
@@ -352,6 +535,12 @@ USELESS: dict[str, tuple[FleetSpec, HostFacts, ApiFacts, str]] = {
         became(),
         api("aarch64"),
         "the host is x86_64, but its daemon runs as linux/arm64",
+    ),
+    "the CPU has nothing that is wanted, whatever the configuration": (
+        fleet(host("amd-1", "linux/amd64/v4"), config={"debug": True}),
+        became(),
+        api(),
+        "the inventory wants linux/amd64/v4 of it, which it cannot run itself",
     ),
     "the CPU has nothing that is wanted": (
         fleet(host("amd-1", "linux/amd64/v4")),
@@ -401,6 +590,11 @@ def test_a_stale_container_beside_a_good_one_is_removed() -> None:
     assert (lane.actions, lane.why) == ((REMOVE_OLD,), ("left over",))
 
 
+def test_a_renamed_nodes_other_image_goes_once_the_new_daemon_is_there() -> None:
+    lane = lane_of(found("x86_64", stale(settings=settings(image="old:1"))), REFUSED)
+    assert lane.actions == (REMOVE_OLD, *CREATE, REMOVE_OLD_IMAGE)
+
+
 def test_a_stale_container_of_another_authority_is_somebody_elses() -> None:
     other = stale(settings=settings(authority=OTHER_CA[:16]))
     assert lane_of(found("x86_64", RUNNING, other), api()).actions == ()
@@ -439,11 +633,18 @@ def test_no_vault_is_made_when_nothing_can_be_done_anywhere() -> None:
     assert decided.empty
 
 
-def test_the_renewal_window_is_that_of_the_certificates() -> None:
-    at = CertificateFacts("1", NOW + RENEWAL_WINDOW)
-    just_outside = CertificateFacts("1", NOW + RENEWAL_WINDOW + timedelta(seconds=1))
-    assert plan(ONE, facts({"amd-1": running(ONE, "amd-1")}, keys=vault(CA, at)), NOW).vault
-    assert not plan(ONE, facts({"amd-1": running(ONE, "amd-1")}, keys=vault(CA, just_outside)), NOW).vault
+@pytest.mark.parametrize(
+    ("spec", "days"), [(ONE, RENEWAL_DAYS), (replace(ONE, tls=TlsSpec(renew_days=7)), 7)], ids=["unasked", "asked for"]
+)
+def test_the_renewal_window_is_that_of_the_inventory(spec: FleetSpec, days: int) -> None:
+    at = CertificateFacts("1", NOW + timedelta(days=days))
+    just_outside = CertificateFacts("1", NOW + timedelta(days=days, seconds=1))
+    for dated, renewed in ((at, True), (just_outside, False)):
+        seen = running(spec, "amd-1")
+        assert isinstance(seen.host, HostFacts)
+        there = replace(seen.host, daemons=(replace(seen.host.daemons[0], certificate=dated),))
+        decided = plan(spec, facts({"amd-1": NodeFacts(there, seen.api)}, keys=vault(CA, dated)), NOW)
+        assert (bool(decided.vault), bool(decided.lanes["amd-1"].actions)) == (renewed, renewed)
 
 
 # ------------------------------------------------------------------------------------------------ builder
@@ -511,6 +712,24 @@ BUILDERS: dict[str, tuple[FleetSpec, Mapping[str, NodeFacts], BuilderFacts, tupl
         PAIR_WELL | {"amd-1": LOST},
         builder(AMD_NODE, STANDBY),
         (AppendNode(node("amd-2", *AMD_PINS)),),
+    ),
+    "the owner is drained and the other takes over": (
+        PAIR,
+        PAIR_WELL | {"amd-1": NodeFacts(found("x86_64", RUNNING), api(notes=BY_BOB))},
+        builder(AMD_NODE, STANDBY),
+        (AppendNode(node("amd-2", *AMD_PINS)),),
+    ),
+    "the only node of an architecture is drained and stays its owner": (
+        TWO,
+        ALL_WELL | {"amd-1": NodeFacts(found("x86_64", RUNNING), api(notes=BY_BOB))},
+        builder(AMD_NODE, ARM_NODE),
+        (),
+    ),
+    "what a stopped run has drained stays the owner": (
+        PAIR,
+        PAIR_WELL | {"amd-1": NodeFacts(found("x86_64", RUNNING), api(notes=PASSING))},
+        builder(AMD_NODE, STANDBY),
+        (),
     ),
     "a node that is not native leaves": (
         TWO,
@@ -601,7 +820,7 @@ def test_nothing_to_do() -> None:
 
 
 def test_a_first_run_reads_as_sentences() -> None:
-    seen = facts({"amd-1": NodeFacts(found(image_present=False), None)}, keys=vault(None))
+    seen = facts({"amd-1": NodeFacts(found(image=Image.ABSENT), None)}, keys=vault(None))
     decided = plan(ONE, seen, NOW)
     assert [str(action) for action in decided.vault] == [
         "make a certificate authority for acme",
@@ -655,7 +874,7 @@ def test_a_container_that_another_vault_made_is_removed_only_when_that_is_said()
 
 # --------------------------------------------------------------------------------------------------- down
 
-BOTH = found("x86_64", daemon(ONE, "amd-1", pulled=IMAGE), OLD, volumes=(NAME, "fleet.acme.old"))
+BOTH = found("x86_64", daemon(ONE, "amd-1"), OLD, volumes=(NAME, "fleet.acme.old"))
 
 DOWN: dict[str, tuple[HostFacts, bool, tuple[LaneAction, ...]]] = {
     "a fresh host": (found(), True, ()),
@@ -663,8 +882,21 @@ DOWN: dict[str, tuple[HostFacts, bool, tuple[LaneAction, ...]]] = {
     "a node with its cache": (
         found("x86_64", RUNNING, volumes=(NAME,)),
         True,
-        (RemoveDaemon("id-amd-1", NAME), RemoveVolume(NAME)),
+        (RemoveDaemon("id-amd-1", NAME), RemoveVolume(NAME), RemoveImage(IMAGE, MARK)),
     ),
+    "a node that was made from another image": (
+        found("x86_64", daemon(ONE, "amd-1", settings=settings(image="old:1")), image=Image.PULLED),
+        True,
+        (RemoveDaemon("id-amd-1", NAME), RemoveImage(IMAGE, MARK), REMOVE_OLD_IMAGE),
+    ),
+    "a node whose label is unreadable": (
+        became(settings={}),
+        True,
+        (RemoveDaemon("id-amd-1", NAME),),
+    ),
+    "an image whose daemon was removed by hand": (found(image=Image.PULLED), True, (RemoveImage(IMAGE, MARK),)),
+    "an image that stays with the caches": (found(image=Image.PULLED), False, ()),
+    "an image that is absent": (found(image=Image.ABSENT), True, ()),
     "all of this fleet's containers": (BOTH, False, (RemoveDaemon("id-amd-1", NAME), REMOVE_OLD)),
     "all that there is": (
         BOTH,
@@ -674,7 +906,7 @@ DOWN: dict[str, tuple[HostFacts, bool, tuple[LaneAction, ...]]] = {
             REMOVE_OLD,
             RemoveVolume(NAME),
             RemoveVolume("fleet.acme.old"),
-            RemoveImage(IMAGE),
+            RemoveImage(IMAGE, MARK),
         ),
     ),
     "a cache that was left": (found(volumes=(NAME,)), True, (RemoveVolume(NAME),)),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.adapters.wire import fields, messages, number, text
+from fleet.adapters.wire import encoded, fields, messages, number, text
 
 
 def varint(value: int) -> bytes:
@@ -52,6 +52,11 @@ def test_a_torn_message_is_refused(torn: bytes) -> None:
 def test_what_was_written_is_read(written: list[tuple[int, int | bytes]]) -> None:
     found = fields(b"".join(field(number, value) for number, value in written))
     assert found == {key: [value for number, value in written if number == key] for key, _ in written}
+
+
+@given(st.lists(st.tuples(st.integers(1, 15), st.one_of(st.integers(0, 2**63 - 1), st.binary(), st.booleans()))))
+def test_what_is_sent_is_encoded_as_documented(sent: list[tuple[int, int | bytes]]) -> None:
+    assert encoded(*sent) == b"".join(field(number, value) for number, value in sent)
 
 
 @given(st.binary())

@@ -1,0 +1,65 @@
+"""The certificates that clients were given, without their keys: clients/NAME-SERIAL.pem, later perhaps .revoked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fleet.adapters import pem_files
+from fleet.errors import VaultError
+from fleet.model import CertificateFacts, ClientFacts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from fleet.adapters.authorities import Authorities
+
+LIVE, REVOKED = ".pem", ".revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The entries of one folder, which need not exist."""
+
+    folder: Path
+
+    def remember(self, name: str, certificate: bytes) -> None:
+        """Add a certificate that was issued to `name`."""
+        from certs.certificate import describe
+
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        pem_files.write(self.folder / f"{name}-{describe(certificate).serial}{LIVE}", certificate)
+
+    def entries(self, known: Authorities | None) -> dict[Path, ClientFacts]:
+        """What is remembered, by name, the oldest first; raises VaultError for what `known` did not issue."""
+        found = [(path, _facts(path, content, known)) for path, content in self._contents()] if known else []
+        return dict(sorted(found, key=lambda entry: (entry[1].name, entry[1].certificate.issued, entry[0])))
+
+    def revoke(self, path: Path) -> None:
+        """Mark an entry."""
+        path.rename(path.with_suffix(REVOKED))
+        pem_files.settle(self.folder)
+
+    def forget(self, unwanted: Callable[[bytes], bool]) -> None:
+        """Remove the entries whose certificates are `unwanted`."""
+        for path, content in self._contents():
+            if unwanted(content):
+                path.unlink()
+
+    def _contents(self) -> Iterator[tuple[Path, bytes]]:
+        for path in sorted(self.folder.glob("*-*")):
+            if path.suffix in {LIVE, REVOKED} and (content := pem_files.read(path)) is not None:
+                yield path, content
+
+
+def _facts(path: Path, content: bytes, known: Authorities) -> ClientFacts:
+    from certs.certificate import Role, describe
+
+    remedy = f"restore {path} from a backup; without it nobody knows who has that certificate"
+    with pem_files.named(path, remedy):
+        described = describe(content)
+    issuer = known.issuer_of(content)
+    if issuer is None or described.role is not Role.CLIENT or path.stem != f"{described.subject}-{described.serial}":
+        raise VaultError(f"{path} is not the certificate of that client and this vault's CA", remedy)
+    return ClientFacts(described.subject, CertificateFacts.of(described), issuer, path.suffix == REVOKED)

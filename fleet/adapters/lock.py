@@ -1,0 +1,63 @@
+"""One fleet at a time at work on a vault."""
+
+from __future__ import annotations
+
+import fcntl
+import getpass
+import os
+import sys
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fleet.adapters import pem_files
+from fleet.errors import VaultError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FILE = "lock"
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold a vault, made if need be; raises VaultError at once when another has it, saying who.
+
+    The kernel decides, and lets go when the holder ends, however it ends; what the file says is for people alone.
+    """
+    path = directory / FILE
+    with pem_files.translated():
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = _printable(os.pread(lock, 500, 0)) or f"it holds {path}"
+            raise VaultError(f"another fleet is at work on {directory.name}: {holder}", "wait for it to end") from error
+        with pem_files.translated():
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, _holder().encode(), 0)
+            # Nobody else writes now, so these belong to one who was killed.
+            for unfinished in (
+                *directory.glob(pem_files.UNFINISHED),
+                *directory.glob(f"clients/{pem_files.UNFINISHED}"),
+            ):
+                unfinished.unlink()
+        yield
+    finally:
+        os.close(lock)
+
+
+def _holder() -> str:
+    command = _printable(" ".join((Path(sys.argv[0]).name, *sys.argv[1:])).encode(errors="replace"))[:200]
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container without /etc/passwd
+        user = f"user {os.getuid()}"
+    return f"{command} (process {os.getpid()} of {user}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC)"
+
+
+def _printable(text: bytes) -> str:
+    return "".join(one if one.isprintable() else " " for one in text.decode(errors="replace")).strip()

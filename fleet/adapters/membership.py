@@ -1,0 +1,139 @@
+"""What a machine that has joined a fleet keeps: ca.pem and client.pem as an operator does, and no CA.
+
+membership.json    the nodes and the certificate's dates; it is there first and goes last, and marks the folder
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from fleet import membership
+from fleet.adapters import lock, pem_files
+from fleet.adapters.authorities import AUTHORITY, CLIENT, TRUST
+from fleet.adapters.vault import FileVault, home
+from fleet.errors import UsageError, VaultError
+from fleet.model import NAME, CertificateFacts, VaultFacts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from certs.bundle import Bundle
+    from fleet.membership import Membership
+    from fleet.model import FleetSpec
+
+MEMBERSHIP = "membership.json"
+
+
+def joined() -> list[str]:
+    """The fleets that this machine has joined."""
+    with pem_files.translated():
+        found = [folder.name for folder in home().glob("*") if (folder / MEMBERSHIP).is_file()]
+    return sorted(name for name in found if NAME.fullmatch(name))
+
+
+def has_joined(fleet: str) -> bool:
+    """Whether this machine has joined it; `fleet` is a name that was checked."""
+    return described(fleet).is_file()
+
+
+def described(fleet: str) -> Path:
+    """Where it is kept what the bundle said of a fleet."""
+    return home() / fleet / MEMBERSHIP
+
+
+def load(fleet: str) -> FleetSpec:
+    """A fleet that this machine has joined; raises VaultError."""
+    kept = MemberVault(home() / fleet).membership()
+    if kept is None:
+        raise VaultError(f"there is no {described(fleet)} any more", "fleet join BUNDLE")
+    return kept.spec
+
+
+class MemberVault(FileVault):
+    """A vault whose client certificate came with a bundle; it cannot issue anything."""
+
+    def membership(self) -> Membership | None:
+        """What the bundle said; None: this machine has not joined. Raises VaultError for what join did not write."""
+        path = self.directory / MEMBERSHIP
+        with pem_files.translated():
+            content = pem_files.read(path)
+        if content is None:
+            return None
+        try:
+            kept = membership.parse(content.decode())
+            if kept.fleet != self.directory.name:
+                raise ValueError("it is another fleet's")
+        except ValueError as error:
+            name = self.directory.name
+            raise VaultError(
+                f"{path} cannot be read: {error}", f"fleet join the bundle again, or fleet leave {name}"
+            ) from error
+        return kept
+
+    @pem_files.translated()
+    def read(self) -> VaultFacts:
+        """The certificate and whom it trusts; raises VaultError for files that are torn, exposed or do not fit."""
+        files = [self.directory / name for name in (MEMBERSHIP, TRUST, CLIENT)]
+        return pem_files.steadily(files, self._look)
+
+    def _look(self) -> VaultFacts:
+        from certs.certificate import Role, describe, read_credential, split_pem
+        from certs.checks import check_leaf
+        from certs.keys import CertificateError
+
+        kept = self.membership()
+        remedy = f"fleet join the bundle again, or fleet leave {self.directory.name}"
+        if kept is None or not self.has_client():
+            raise VaultError(f"the keys in {self.directory} are not complete", remedy)
+        with pem_files.named(self.directory / CLIENT, remedy):
+            client = read_credential((self.directory / CLIENT).read_bytes())
+            described = describe(client.certificate)
+        trust = (self.directory / TRUST).read_bytes()
+        with pem_files.named(self.directory / TRUST, remedy):
+            fingerprints = tuple(describe(one).fingerprint for one in split_pem(trust))
+        with pem_files.named(self.directory / CLIENT, remedy):
+            check_leaf(client, Role.CLIENT, trust, described.not_before)
+            if described.serial != kept.serial:
+                raise CertificateError(f"it is not the certificate that {MEMBERSHIP} tells of")
+        return VaultFacts(None, None, CertificateFacts.of(described), self.client_files, trust=fingerprints)
+
+    def check(self, bundle: Bundle, *, force: bool) -> Membership:
+        """What the bundle gives; raises UsageError when it must not be stored here. See `membership.refuse_bundle`."""
+        from certs.certificate import describe, split_pem
+        from certs.keys import CertificateError
+
+        new = membership.membership(bundle)
+        trusted: set[str] = set()
+        with pem_files.translated():
+            operators = (AUTHORITY,) if has_joined(bundle.fleet) else (AUTHORITY, CLIENT, TRUST)
+            if any((self.directory / name).exists() for name in operators):
+                raise UsageError(
+                    f"{self.directory} is the vault of an operator of {bundle.fleet}, who needs no bundle",
+                    "to try the bundle out here, give it a folder of its own: FLEET_HOME=DIR fleet join …",
+                )
+            # Torn files are no reason to refuse what mends them.
+            with suppress(FileNotFoundError, CertificateError):
+                trusted = {describe(one).fingerprint for one in split_pem((self.directory / TRUST).read_bytes())}
+        stored = None
+        with suppress(VaultError):
+            stored = self.membership()
+        trust = {describe(one).fingerprint for one in split_pem(bundle.trust)}
+        membership.refuse_bundle(new, trust, stored, trusted, force=force)
+        return new
+
+    @pem_files.translated()
+    def store(self, bundle: Bundle) -> None:
+        """Put the bundle in place of what is there; interrupted at any point, joining again completes it."""
+        credential = bundle.credential
+        pem_files.write(self.directory / MEMBERSHIP, membership.dump(membership.membership(bundle)).encode())
+        pem_files.write(self.directory / TRUST, bundle.trust)
+        pem_files.write(self.directory / CLIENT, credential.certificate + credential.key.reveal())
+
+    @pem_files.translated()
+    def forget(self) -> None:
+        """Remove what joining has put there, the key first; what else is there stays."""
+        for name in (CLIENT, TRUST, MEMBERSHIP, lock.FILE):
+            (self.directory / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            self.directory.rmdir()

@@ -1,0 +1,197 @@
+"""`fleet certs`: what there is, renewing it, exchanging the CA, withdrawing access, sealing the CA's key."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from fleet.cli import certs_output, output
+from fleet.cli.progress import progress
+from fleet.cli.world import load, load_any, world_of
+from fleet.errors import UsageError, VaultError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import timedelta
+    from pathlib import Path
+
+    from fleet.model import ClientFacts, FleetSpec
+    from fleet.ports import World
+    from fleet.rotation import Exchange, Rotator
+
+EXPIRED = 1
+"""The exit code of `fleet certs list` when something has expired that the fleet needs."""
+
+BUNDLES = "bundles"
+"""Folder in the vault for the bundles that an exchange of the CA makes."""
+
+LIST_TIME = 5.0
+"""Seconds for nodes and hosts to say what they have; a silent one is shown as that."""
+
+
+def show(inventory: Path, *, started: float, as_json: bool, verbose: bool) -> int:
+    """`fleet certs list`; `started` in the time of time.monotonic()."""
+    from fleet.certificates import State, entries
+    from fleet.observe import Connections, observe
+
+    spec = load_any(inventory)
+    world = world_of(spec, certificates=True)
+    with progress(verbose=verbose) as told, Connections(world.connect) as connections:
+        told.waiting("asking the nodes")
+        facts = observe(spec, world, connections, deadline=started + LIST_TIME, enough=started)
+    found = entries(spec, facts, () if spec.joined else world.vault.clients(), world.now())
+    if as_json:
+        output.as_json(certs_output.certificates_json(spec.name, found))
+    else:
+        certs_output.show_certificates(found)
+    return EXPIRED if any(entry.needed and entry.state is State.EXPIRED for entry in found) else 0
+
+
+def rotate(inventory: Path, what: str, *, force: bool, as_json: bool, verbose: bool) -> int:
+    """`fleet certs rotate`."""
+    spec = load(inventory)
+    with _rotator(spec, verbose=verbose) as rotator:
+        match what:
+            case "nodes":
+                report = rotator.nodes()
+            case "clients":
+                bundles = rotator.clients()
+            case _:
+                done = rotator.exchange(force=force)
+    match what:
+        case "nodes":
+            if as_json:
+                output.as_json(output.report_json(spec.name, report))
+            else:
+                output.show_report(report)
+            return report.exit_code
+        case "clients":
+            if as_json:
+                output.as_json({"fleet": spec.name, "bundles": {name: str(path) for name, path in bundles.items()}})
+            else:
+                certs_output.show_bundles(bundles)
+            return 0
+        case _:
+            return _show_exchange(spec, done, as_json=as_json)
+
+
+def revoke(inventory: Path, name: str, *, yes: bool, as_json: bool, verbose: bool) -> int:
+    """`fleet certs revoke`."""
+    from fleet.rotation import Exchange, live, revoked_but_trusted
+
+    spec = load(inventory)
+    vault = world_of(spec).vault
+    if vault.read().external:
+        raise VaultError(
+            f"BuildKit knows no revocation, and the CA of {spec.name} is somebody else's (tls.ca) to exchange",
+            "let certificates be short-lived (fleet certs issue --hours); to exchange it: docs/trust.md",
+        )
+    now = datetime.now(UTC)
+    clients = vault.clients()
+    others = [client for client in live(clients, now) if client != name]
+    if name in live(clients, now) and not yes:
+        again = f", and {', '.join(others)} must join again with a new bundle" if others else ""
+        click.echo(
+            f"BuildKit knows no revocation: to keep {name} out, the CA of {spec.name} is exchanged, every node is "
+            f"restarted in turn{again}.",
+            err=True,
+        )
+        if not sys.stdin.isatty():
+            raise UsageError("fleet certs revoke asks before it does that", "say --yes")
+        click.confirm("Go on?", abort=True, err=True)
+    done = Exchange(None)
+    with _rotator(spec, verbose=verbose) as rotator:
+        if name in live(clients, now) or name not in {client.name for client in clients}:
+            vault.revoke(name, now)
+        # An exchange that was under way may have made NAME a bundle of the coming CA, too: then another follows.
+        while done.step is None and name in revoked_but_trusted(vault.clients(), vault.read().trust, now):
+            done = rotator.exchange(force=True)
+    return _show_exchange(spec, done, as_json=as_json, revoked=name)
+
+
+def seal(inventory: Path, *, remove: bool) -> int:
+    """`fleet certs seal`."""
+    from fleet.cli.passphrase import ca_passphrase
+
+    spec = load(inventory)
+    world = world_of(spec)
+    with world.vault.locked():
+        if world.vault.read().authority is None:
+            raise VaultError(f"{spec.name} has no CA yet", "fleet up")
+        world.vault.unlock()
+        world.vault.seal(None if remove else ca_passphrase(spec.name, spec.tls, new=True))
+    sealed = "is stored in the clear" if remove else "is sealed; what signs asks for the passphrase"
+    click.echo(f"the key of the CA of {spec.name} {sealed}", err=True)
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------------- rotating
+
+
+@contextmanager
+def _rotator(spec: FleetSpec, *, verbose: bool) -> Iterator[Rotator]:
+    """With the vault locked and its key at hand, the connections open, and progress shown."""
+    from fleet.apply import Applier
+    from fleet.observe import Connections
+    from fleet.rotation import Rotator
+
+    world = world_of(spec)
+    with world.vault.locked():
+        if not world.vault.has_client():
+            raise VaultError(f"there is no client certificate of {spec.name} here", "fleet up")
+        # A prompt and a progress display cannot share a terminal.
+        world.vault.unlock()
+        try:
+            with Connections(world.connect) as connections, progress(verbose=verbose) as told:
+                applier = Applier(spec, world, connections, told.event)
+                yield Rotator(spec, applier, _Bundles(spec, world))
+        except KeyboardInterrupt:
+            click.echo(certs_output.WHERE[world.vault.read().rotation], err=True)
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Bundles:
+    """In a folder of the vault."""
+
+    spec: FleetSpec
+    world: World
+
+    def make(self, client: str, lifetime: timedelta) -> Path:
+        from fleet.cli.access import hand_out
+
+        path = self._path(client)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        hand_out(self.spec, self.world, client, lifetime, path)
+        return path
+
+    def find(self, client: ClientFacts) -> Path | None:
+        from certs.bundle import BundleError, unpack
+        from certs.certificate import describe
+
+        path = self._path(client.name)
+        try:
+            bundle = unpack(path.read_bytes(), now=self.world.now())
+        except (OSError, BundleError):
+            return None
+        return path if describe(bundle.credential.certificate).serial == client.certificate.serial else None
+
+    def _path(self, client: str) -> Path:
+        from fleet.adapters.vault import home
+
+        return home() / self.spec.name / BUNDLES / f"{self.spec.name}-{client}.fleet-bundle"
+
+
+def _show_exchange(spec: FleetSpec, done: Exchange, *, as_json: bool, revoked: str | None = None) -> int:
+    if as_json:
+        output.as_json(certs_output.exchange_json(spec.name, done))
+    else:
+        certs_output.show_exchange(spec.name, done, revoked)
+    if done.step is None:
+        return 0
+    return (done.report.exit_code or output.PARTLY) if done.report else output.PARTLY

@@ -1,0 +1,272 @@
+"""What is to be done on one host: its daemon as it is wanted, as it is found, and the actions between the two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from certs.lifetimes import CLOCK_TOLERANCE, needs_renewal
+from fleet import buildkitd, notes
+from fleet.actions import (
+    AwaitIdle,
+    AwaitReady,
+    CreateDaemon,
+    Drain,
+    PullImage,
+    PutBack,
+    RemoveDaemon,
+    RemoveImage,
+    Resume,
+    SetAside,
+    StartDaemon,
+)
+from fleet.daemon import DaemonSpec, aside, short
+from fleet.health import foreign, not_native, wrong_clock
+from fleet.model import (
+    ApiFacts,
+    CertificateFacts,
+    Connection,
+    Down,
+    HostFacts,
+    Image,
+    Platform,
+    Stage,
+    node_names,
+    pull_mark,
+    runs_natively,
+)
+from fleet.route import native_platforms
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from fleet.actions import LaneAction
+    from fleet.model import DaemonFacts, Facts, FleetSpec, HostSpec, VaultFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One host's actions in order, and why; `blocked`: nothing can be done there, for that reason."""
+
+    actions: tuple[LaneAction, ...] = ()
+    why: tuple[str, ...] = ()
+    blocked: Down | None = None
+    warning: Down | None = None
+    turn: str | None = None
+    """The architecture whose builds it disturbs: lanes of one architecture take turns. None: it disturbs nobody."""
+    undo: tuple[LaneAction, ...] = ()
+    """What brings the former daemon back when its successor does not get ready."""
+
+
+def lane(spec: FleetSpec, host: HostSpec, facts: Facts, now: datetime) -> Lane:
+    """What `fleet up` would do on this host."""
+    found, api = facts.nodes[host.name].host, facts.nodes[host.name].api
+    if not isinstance(found, HostFacts):
+        return Lane(blocked=found or Down(Stage.SSH, "it was not asked"))
+    wanted = daemon_spec(spec, host, found.arch, facts.vault, found.emulated)
+    ours = {daemon.name: daemon for daemon in found.daemons}
+    daemon, former = ours.pop(wanted.name, None), ours.pop(aside(wanted.name), None)
+    if obstacle := _obstacle(host, found, filter(None, (daemon, former)), facts.vault, now):
+        return Lane(blocked=obstacle)
+    clock = wrong_clock(host, found, facts.common_skew)
+    if abs(found.clock_skew) > CLOCK_TOLERANCE.total_seconds():
+        return Lane(blocked=clock)
+    left_over = _left_over(spec, wanted, ours.values(), facts.vault)
+    before = tuple(RemoveDaemon(other.id, other.name) for other in left_over)
+    drop_former = (RemoveDaemon(former.id, former.name),) if former else ()
+    outdated = images(filter(None, (daemon, former, *left_over))) - {wanted.image}
+    drop_images = tuple(RemoveImage(image, pull_mark(spec.name, image)) for image in sorted(outdated))
+    drain = notes.drain(api)
+    # What a stopped run left drained is only seen once the daemon answers; without a volume nothing was ever noted.
+    noted = daemon is not None or wanted.name in found.volumes
+    resume = (Resume(host.name),) if noted and (drain is None or drain.passing) else ()
+    ready = (AwaitReady(host.name), *resume)
+    missing = found.image is Image.ABSENT
+    pull = (PullImage(wanted.image, pull_mark(spec.name, wanted.image)),) if missing else ()
+    create = (CreateDaemon(wanted), StartDaemon(wanted.name), *ready)
+    why = _replacement_reasons(daemon, wanted, spec, facts.vault, now)
+    if isinstance(api, ApiFacts) and (useless := _useless(host, api, found, mended=bool(why))):
+        return Lane(blocked=useless)
+    after: tuple[LaneAction, ...] = (*drop_former, *drop_images)
+    undo = _undo(former, wanted.name, host, ready) if former else ()
+    if why:
+        at_work = daemon is not None and _at_work(daemon, host, api)
+        removal: tuple[LaneAction, ...] = (RemoveDaemon(daemon.id, daemon.name),) if daemon else ()
+        # One that has worked can be put back; of two, it is the one that works now or did before.
+        if daemon and (at_work or (daemon.state in {"running", "exited", "paused"} and not former)):
+            drained = (Drain(host.name),) if resume else ()
+            quiet = (*drained, AwaitIdle(host.name, alone=_alone(spec, host, facts))) if at_work else ()
+            removal = (*drop_former, *quiet, SetAside(daemon.id, daemon.name))
+            after = (RemoveDaemon(daemon.id, aside(daemon.name)), *drop_images)
+            undo = _undo(daemon, wanted.name, host, ready)
+        turn = found.arch if at_work else None
+        return Lane((*pull, *before, *removal, *create, *after), why, warning=clock, turn=turn, undo=undo)
+    if daemon and daemon.state == "exited":
+        start = (StartDaemon(daemon.name), *ready)
+        return Lane((*before, *start, *after), (f"stopped: {daemon.detail}",), undo=undo)
+    if not isinstance(api, ApiFacts):
+        reason = f"{api.stage}: {api.reason}" if api else "it has not been asked over mutual TLS yet"
+        return Lane((*before, *ready, *after), (reason,), undo=undo)
+    warning = not_native(host, api, found, native_platforms(host, api, found))
+    again = resume if drain else ()
+    reasons = {"left over": before or after, "a stopped run left it drained": again}
+    return Lane((*before, *again, *after), tuple(why for why, left in reasons.items() if left), None, warning or clock)
+
+
+def _at_work(daemon: DaemonFacts, host: HostSpec, api: ApiFacts | Down | None) -> bool:
+    """Whether it is this daemon that answers: at another port than its own it would be somebody else."""
+    return daemon.state == "running" and isinstance(api, ApiFacts) and _port(daemon) == str(host.port)
+
+
+def _undo(former: DaemonFacts, name: str, host: HostSpec, ready: tuple[LaneAction, ...]) -> tuple[LaneAction, ...]:
+    """What puts a daemon back; at another port than is wanted now it cannot be asked whether it is ready."""
+    back = PutBack(former.id, name)
+    return (back, *ready) if _port(former) == str(host.port) else (back,)
+
+
+def _port(daemon: DaemonFacts) -> str:
+    """Where it listens, without the address that it is bound to."""
+    return daemon.settings.get("port", "").rpartition(":")[2]
+
+
+def _useless(host: HostSpec, api: ApiFacts, found: HostFacts, *, mended: bool) -> Down | None:
+    """Why nothing of what is wanted runs there natively, unless a daemon that is `mended` may be of the right kind."""
+    native = native_platforms(host, api, found)
+    if native or (mended and api.platforms[:1] and api.platforms[0].arch != found.arch):
+        return None
+    return not_native(host, api, found, native)
+
+
+def _obstacle(
+    host: HostSpec, found: HostFacts, daemons: Iterable[DaemonFacts], vault: VaultFacts, now: datetime
+) -> Down | None:
+    """What has to be put right by a person before anything can be done there."""
+    if vault.authority and vault.authority.expires <= now:
+        return Down(
+            Stage.TLS,
+            f"the fleet's certificate authority expired on {vault.authority.expires:%Y-%m-%d}",
+            "start anew: fleet down, move the vault away, fleet up",
+        )
+    if found.foreign:
+        return foreign(host, found)
+    if impossible := [platform for platform in host.platforms if not runs_natively(found.arch, platform)]:
+        return Down(
+            Stage.NATIVE,
+            f"the inventory wants {', '.join(map(str, impossible))} of it, but uname -m says {found.machine}",
+            "correct the host's platforms, or its address",
+        )
+    if conflict := next(filter(None, (other_authority(daemon, vault) for daemon in daemons)), None):
+        return conflict
+    if isinstance(brought := vault.brought.get(host.name), Down):
+        return brought
+    return None
+
+
+def _left_over(
+    spec: FleetSpec, wanted: DaemonSpec, others: Iterable[DaemonFacts], vault: VaultFacts
+) -> list[DaemonFacts]:
+    """Daemons of a node that was renamed, or that moved and left its port behind."""
+    names = {host.name for host in spec.hosts}
+    return [
+        other
+        for other in others
+        if other_authority(other, vault) is None
+        and "authority" in other.settings
+        and (other.node not in names or other.settings.get("port") == wanted.settings["port"])
+    ]
+
+
+def _alone(spec: FleetSpec, host: HostSpec, facts: Facts) -> bool:
+    """Whether this node runs something that no other node does that answers and is not drained."""
+    runs = {}
+    for node in spec.hosts:
+        api, found = facts.nodes[node.name].api, facts.nodes[node.name].host
+        if isinstance(api, ApiFacts) and (node == host or not notes.drain(api)):
+            runs[node.name] = set(native_platforms(node, api, found if isinstance(found, HostFacts) else None))
+    mine = runs.pop(host.name)
+    return not any(mine <= theirs for theirs in runs.values())
+
+
+def images(daemons: Iterable[DaemonFacts]) -> set[str]:
+    """What their containers were made from."""
+    return {image for daemon in daemons if (image := daemon.settings.get("image"))}
+
+
+def _replacement_reasons(
+    daemon: DaemonFacts | None, wanted: DaemonSpec, spec: FleetSpec, vault: VaultFacts, now: datetime
+) -> tuple[str, ...]:
+    if daemon is None:
+        return ("there is no daemon",)
+    reasons = [
+        f"{name}: {daemon.settings.get(name, 'unset')} → {value}"
+        for name, value in wanted.settings.items()
+        if daemon.settings.get(name) != value
+    ]
+    if daemon.certificate is None:
+        reasons.append("its certificate is unknown")
+    elif daemon.node not in vault.brought:
+        reasons += _renewal_reasons(daemon.certificate, spec, vault, now)
+    # `created` was interrupted before its files were complete; the others do not come back by themselves.
+    if daemon.state in {"created", "paused", "dead", "removing"}:
+        reasons.append(f"it is {daemon.state}")
+    return tuple(reasons)
+
+
+def _renewal_reasons(certificate: CertificateFacts, spec: FleetSpec, vault: VaultFacts, now: datetime) -> list[str]:
+    if renewable(certificate, spec, vault, now):
+        return [f"its certificate expires on {certificate.expires:%Y-%m-%d}"]
+    if vault.nodes_since and (certificate.issued is None or certificate.issued < vault.nodes_since):
+        return [f"every certificate from before {vault.nodes_since:%Y-%m-%d %H:%M} UTC is to be renewed"]
+    return []
+
+
+def other_authority(daemon: DaemonFacts, vault: VaultFacts) -> Down | None:
+    """Why this daemon is not ours to change; None: it is."""
+    known = (vault.authority_fingerprint or "", vault.coming_fingerprint, vault.leaving_fingerprint)
+    trusted = daemon.settings.get("authority")
+    if trusted is None or trusted in {short(fingerprint) for fingerprint in known if fingerprint is not None}:
+        return None
+    return Down(
+        Stage.TLS,
+        f"{daemon.name} trusts a certificate authority that is not in this vault",
+        "use the vault of the operator who made it (FLEET_HOME), or start anew: fleet down --any-vault, then fleet up",
+    )
+
+
+def renewable(certificate: CertificateFacts, spec: FleetSpec, vault: VaultFacts, now: datetime) -> bool:
+    """Whether it is near its end, and a new one would last longer."""
+    limit = vault.authority.expires if vault.authority else None
+    return needs_renewal(
+        certificate.expires, now, days=spec.tls.renew_days, issued=certificate.issued, authority_expires=limit
+    )
+
+
+def daemon_spec(
+    spec: FleetSpec, host: HostSpec, arch: str, vault: VaultFacts, emulated: tuple[str, ...] = ()
+) -> DaemonSpec:
+    """The container that `host`, of `arch`, is to have; `emulated` by binfmt handlers of the host.
+
+    Its labels tell clients that cannot ask the host what is native there.
+    """
+    kin = [other for other in emulated if runs_natively(arch, Platform("linux", other))]
+    labels = {buildkitd.LABEL_ARCH: arch} | ({buildkitd.LABEL_EMULATED: ",".join(kin)} if kin else {})
+    return DaemonSpec(
+        fleet=spec.name,
+        node=host.name,
+        image=spec.buildkit.image,
+        port=host.port,
+        bind=_bind(host),
+        config=buildkitd.render(spec.buildkit.config, labels),
+        names=node_names(spec.name, host, arch),
+        authority=vault.authority_fingerprint or "",
+        trust=vault.trust,
+        brought=brought.serial if isinstance(brought := vault.brought.get(host.name), CertificateFacts) else "",
+    )
+
+
+def _bind(host: HostSpec) -> str:
+    """All addresses of a host that is reached from outside; the one address of a local host."""
+    if host.connection is Connection.SSH:
+        return ""
+    return "127.0.0.1" if host.address == "localhost" else host.address

@@ -1,0 +1,213 @@
+"""Exchange the fleet's CA by overlap, and renew certificates: in steps, each of which may be interrupted and repeated.
+
+Where an exchange stands is in the vault (`Rotation`) and on the nodes (their settings); nothing else is remembered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+from fleet.certificates import seen_joining
+from fleet.daemon import trust_setting
+from fleet.model import ApiFacts, HostFacts, Rotation, object_name
+from fleet.observe import observe
+from fleet.plan import plan
+from fleet.report import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime, timedelta
+    from pathlib import Path
+
+    from fleet.apply import Applier
+    from fleet.model import ClientFacts, Facts, FleetSpec
+    from fleet.report import Report
+
+
+class Step(StrEnum):
+    """The steps of an exchange, in words."""
+
+    BEGIN = "a new CA is made"
+    TEACH = "every node trusts both"
+    HAND_OUT = "every client has a bundle of the new CA"
+    RENEW = "every node has a certificate of the new CA, and trusts it alone"
+    END = "nobody trusts the old CA"
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """How far an exchange has come: at `step`, which waits for these; None: it is done, or none is under way."""
+
+    step: Step | None
+    waiting: tuple[str, ...] = ()
+    bundles: Mapping[str, Path] = field(default_factory=dict)
+    """Client -> the file that is to be handed over; once it is done, these have no access until they join with it."""
+    report: Report | None = None
+    """Of the hosts, where they are what is waited for."""
+    removed: tuple[Path, ...] = ()
+    """Bundles, with keys in them, that nobody needs any more: their clients have joined."""
+
+
+def live(clients: Iterable[ClientFacts], now: datetime) -> dict[str, ClientFacts]:
+    """The clients that may use the fleet, each with its newest certificate."""
+    return {
+        client.name: client
+        for client in sorted(clients, key=lambda client: client.certificate.issued or now)
+        if not client.revoked and client.certificate.expires > now
+    }
+
+
+def revoked_but_trusted(clients: Iterable[ClientFacts], trust: Sequence[str], now: datetime) -> tuple[str, ...]:
+    """Clients whose access was withdrawn, and that still have it as long as these CAs are trusted."""
+    return tuple(
+        dict.fromkeys(
+            client.name
+            for client in clients
+            if client.revoked and client.authority in trust and client.certificate.expires > now
+        )
+    )
+
+
+def without_new_bundle(clients: Sequence[ClientFacts], coming: str, facts: Facts, now: datetime) -> tuple[str, ...]:
+    """The clients that no node has seen join with a certificate of the coming CA."""
+    seen = seen_joining(facts)
+    taken = {c.name for c in clients if c.authority == coming and (c.name, c.certificate.serial) in seen}
+    return tuple(name for name in live(clients, now) if name not in taken)
+
+
+class Bundles(Protocol):
+    """The bundles that were made for clients, a file each."""
+
+    def make(self, client: str, lifetime: timedelta) -> Path:
+        """Make a new one in the place of what is there."""
+        ...
+
+    def find(self, client: ClientFacts) -> Path | None:
+        """The one that holds just this certificate."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rotator:
+    """What rotating needs beside the vault."""
+
+    spec: FleetSpec
+    applier: Applier
+    bundles: Bundles
+
+    def exchange(self, *, force: bool = False) -> Exchange:
+        """Go on with the exchange of the CA, or begin one, as far as it can go.
+
+        `force`: do not wait for clients; they lose access until they join again. A node is always waited for: left
+        behind, it would go on trusting the old CA. Raises VaultError and BuilderError.
+        """
+        world, vault = self.applier.world, self.applier.world.vault
+        vault.unlock()
+        if vault.read().rotation is Rotation.SETTLED:
+            self._tell(Step.BEGIN)
+            vault.begin_rotation(self.spec.name, world.now())
+        if (kept := vault.read()).rotation is Rotation.OVERLAP:
+            self._tell(Step.TEACH)
+            report, facts = self._converge()
+            if waiting := _waiting(self.spec, facts, kept.trust, report):
+                return Exchange(Step.TEACH, waiting, report=report)
+            self._tell(Step.HAND_OUT)
+            coming = kept.coming_fingerprint or ""
+            if not self.spec.tls.client and kept.client_authority != coming:
+                vault.issue_client("operator", world.now(), coming=True)
+            bundles = self._hand_out(coming, facts)
+            if bundles and not force:
+                return Exchange(Step.HAND_OUT, tuple(bundles), bundles)
+            vault.switch_authority()
+        kept = vault.read()
+        self._tell(Step.RENEW)
+        report, facts = self._converge()
+        if waiting := _waiting(self.spec, facts, kept.trust, report):
+            return Exchange(Step.RENEW, waiting, report=report)
+        self._tell(Step.END)
+        bundles = self._hand_out(kept.authority_fingerprint or "", facts)
+        vault.end_rotation()
+        return Exchange(None, bundles=bundles, removed=self._remove_taken(facts))
+
+    def nodes(self) -> Report:
+        """Give every node a new certificate; goes on with what an earlier run has begun."""
+        now, vault = self.applier.world.now(), self.applier.world.vault
+        facts = observe(self.spec, self.applier.world, self.applier.connections)
+        since = facts.vault.nodes_since
+        if since is None or not _older(self.spec, facts, since):
+            vault.renew_nodes(now)
+        return self._converge()[0]
+
+    def clients(self) -> dict[str, Path]:
+        """Give every client a new bundle, and this machine a new certificate."""
+        now, vault = self.applier.world.now(), self.applier.world.vault
+        vault.unlock()
+        if not self.spec.tls.client:
+            vault.issue_client("operator", now)
+        return {name: self.bundles.make(name, _lifetime(client)) for name, client in live(vault.clients(), now).items()}
+
+    def _hand_out(self, authority: str, facts: Facts) -> dict[str, Path]:
+        """A bundle of that CA for each client that no node has seen join with one."""
+        vault, now, bundles = self.applier.world.vault, self.applier.world.now(), {}
+        clients = live(vault.clients(), now)
+        for name in without_new_bundle(vault.clients(), authority, facts, now):
+            # A run that was killed may have issued the certificate, and not come to write the bundle.
+            known = self.bundles.find(clients[name]) if clients[name].authority == authority else None
+            bundles[name] = known or self.bundles.make(name, _lifetime(clients[name]))
+        return bundles
+
+    def _remove_taken(self, facts: Facts) -> tuple[Path, ...]:
+        """Remove the bundles that a node has seen their clients join with."""
+        vault, seen = self.applier.world.vault, seen_joining(facts)
+        taken = [client for client in vault.clients() if (client.name, client.certificate.serial) in seen]
+        removed = tuple(path for client in taken if (path := self.bundles.find(client)))
+        for path in removed:
+            path.unlink()
+        return removed
+
+    def _converge(self) -> tuple[Report, Facts]:
+        """What `fleet up` does, and how things are afterwards."""
+        world, connections = self.applier.world, self.applier.connections
+        facts = observe(self.spec, world, connections)
+        report = self.applier.up(facts, plan(self.spec, facts, world.now()))
+        return report, observe(self.spec, world, connections)
+
+    def _tell(self, step: Step) -> None:
+        self.applier.emit(Event("CA", str(step)))
+
+
+def _waiting(spec: FleetSpec, facts: Facts, trust: Sequence[str], report: Report) -> tuple[str, ...]:
+    """The nodes that do not yet run with what they are to trust, that nobody could ask, or that were not finished."""
+    ready = {outcome.subject for outcome in report.nodes if outcome.ok}
+    return tuple(
+        host.name
+        for host in spec.hosts
+        if host.name not in ready
+        or _setting(spec, facts, host.name, "trust") != trust_setting(trust)
+        or not isinstance(facts.nodes[host.name].api, ApiFacts)
+    )
+
+
+def _older(spec: FleetSpec, facts: Facts, since: datetime) -> bool:
+    """Whether a node still has a certificate from before."""
+    for host in spec.hosts:
+        found = facts.nodes[host.name].host
+        daemons = found.daemons if isinstance(found, HostFacts) else ()
+        for daemon in daemons:
+            certificate = daemon.certificate
+            if host.tls is None and certificate and (certificate.issued is None or certificate.issued < since):
+                return True
+    return False
+
+
+def _setting(spec: FleetSpec, facts: Facts, node: str, key: str) -> str | None:
+    found = facts.nodes[node].host
+    daemons = found.daemons if isinstance(found, HostFacts) else ()
+    return next((d.settings.get(key) for d in daemons if d.name == object_name(spec.name, node)), None)
+
+
+def _lifetime(client: ClientFacts) -> timedelta:
+    certificate = client.certificate
+    return certificate.expires - (certificate.issued or certificate.expires)

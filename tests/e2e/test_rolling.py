@@ -1,0 +1,203 @@
+"""A fleet that changes while it builds: node by node, put back where it goes wrong, mended after a kill."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import HOSTS, Operator
+from tests.support.lab import eventually
+
+PORT = 1257
+
+DOCKERFILE = "ARG BASE\nFROM $BASE\nARG SALT\nRUN echo $SALT > /salt\n"
+
+STOCK = ("docker", "buildx", "build", "--builder", "rolling")
+OURS = ("fleet", "build")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def deployed(operator: Operator) -> None:
+    (operator.home / "context").mkdir()
+    (operator.home / "context/Dockerfile").write_text(DOCKERFILE)
+    operator.inventory(HOSTS)
+    operator.fleet("up")
+
+
+def change(operator: Operator, **buildkit: Any) -> None:
+    """Write the inventory anew, with these settings of BuildKit."""
+    operator.inventory(HOSTS)
+    inventory = json.loads((operator.home / "inventory.yaml").read_text())
+    inventory["buildkit"]["config"] |= buildkit.pop("config", {})
+    inventory["buildkit"] |= buildkit
+    (operator.home / "inventory.yaml").write_text(json.dumps(inventory))
+
+
+def ask(operator: Operator, command: str) -> dict[str, str]:
+    """What each host's shell says; DAEMON stands for the name of this fleet's daemon there."""
+    return {
+        name: operator.lab.hosts[name].ssh(command.replace("DAEMON", f"fleet.{operator.name}.{name}")).strip()
+        for name in HOSTS
+    }
+
+
+def containers(operator: Operator) -> dict[str, str]:
+    return ask(operator, "docker ps -a --no-trunc --filter name=DAEMON --format '{{.Names}} {{.ID}} {{.State}}'")
+
+
+def caches(operator: Operator) -> dict[str, str]:
+    return ask(operator, "docker volume inspect -f '{{.CreatedAt}}' DAEMON")
+
+
+def build(operator: Operator, command: Sequence[str], platform: str, salt: str) -> subprocess.CompletedProcess[str]:
+    return operator.run(
+        *(*command, "--platform", platform, "--output", "type=cacheonly", "--progress", "plain"),
+        *("--build-arg", f"BASE={operator.lab.env()['LAB_BASE_IMAGE']}", "--build-arg", f"SALT={salt}", "context"),
+    )
+
+
+@dataclass(slots=True)
+class Loops:
+    """Builds one after the other, of several kinds side by side."""
+
+    operator: Operator
+    done: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def run(self, command: Sequence[str], platform: str) -> None:
+        kind, number = f"{command[0]} {platform}", 0
+        while not self.ended.is_set():
+            number, begun = number + 1, time.monotonic()
+            made = build(self.operator, command, platform, f"{kind} {number} {begun}")
+            self.done.append(kind)
+            if made.returncode:
+                self.failed.append(f"{kind} from {begun:.1f} to {time.monotonic():.1f}: {made.stderr}")
+
+
+KINDS = [(STOCK, "linux/amd64"), (STOCK, "linux/arm64"), (OURS, "linux/amd64"), (OURS, "linux/arm64")]
+
+
+@contextmanager
+def building(operator: Operator) -> Iterator[Loops]:
+    loops = Loops(operator)
+    threads = [threading.Thread(target=loops.run, args=kind) for kind in KINDS]
+    for thread in threads:
+        thread.start()
+    try:
+        yield loops
+    finally:
+        loops.ended.set()
+        for thread in threads:
+            thread.join()
+
+
+def is_settled(operator: Operator) -> None:
+    """As it is wanted, nothing left over, no node drained."""
+    assert operator.json("plan", "--exit-code")["empty"] is True
+    assert {text.count("\n") for text in containers(operator).values()} == {0}
+    assert {node["health"] for node in operator.settled_status()["nodes"]} == {"ready"}
+
+
+def test_a_change_replaces_node_by_node_and_no_build_fails(operator: Operator) -> None:
+    before, kept = containers(operator), caches(operator)
+    with building(operator) as loops:
+        eventually(lambda: len(set(loops.done)) == len(KINDS) or None, seconds=120)
+        began = time.monotonic()
+        change(operator, config={"debug": True})
+        said = operator.fleet("up", "-v").stderr
+        change(operator, image=operator.lab.env()["LAB_UPGRADE_IMAGE"])
+        said += operator.fleet("up", "-v").stderr
+        eventually(lambda: len(loops.done) >= 30 or None, seconds=240)
+    print(
+        f"{len(loops.done)} builds, {len(loops.failed)} failed", {kind: loops.done.count(kind) for kind in loops.done}
+    )
+    assert not loops.failed, f"fleet up began at {began:.1f}\n{said}\n" + "\n\n".join(loops.failed)
+    after = containers(operator)
+    assert not {text.split()[1] for text in before.values()} & {text.split()[1] for text in after.values()}
+    assert caches(operator) == kept
+    is_settled(operator)
+
+
+def test_a_broken_change_stops_at_the_canary_and_puts_it_back(operator: Operator) -> None:
+    before, kept = containers(operator), caches(operator)
+    change(operator, image=operator.lab.env()["LAB_BASE_IMAGE"])
+    try:
+        report = operator.json("up", expect=1)
+        nodes = {node["name"]: node for node in report["nodes"]}
+        assert {name: node["result"] for name, node in nodes.items()} == {
+            "amd-1": "failed",
+            "amd-2": "blocked",
+            "arm-1": "blocked",
+        }
+        assert "the former daemon is back" in json.dumps(nodes["amd-1"])
+        assert "not begun, as amd-1 failed" in json.dumps(nodes["amd-2"])
+        assert (containers(operator), caches(operator)) == (before, kept)
+        assert {node["health"] for node in operator.settled_status()["nodes"]} == {"ready"}
+        said = operator.json("plan", "--exit-code", expect=4)
+        assert all(node["why"] for node in said["nodes"])
+        for command, platform in KINDS:
+            made = build(operator, command, platform, f"after {time.monotonic()}")
+            assert made.returncode == 0, made.stderr
+    finally:
+        change(operator, image=operator.lab.env()["LAB_UPGRADE_IMAGE"])
+    is_settled(operator)
+
+
+def interrupted(operator: Operator, sign: signal.Signals) -> subprocess.CompletedProcess[str]:
+    """`fleet up` that gets the signal as soon as a daemon is set aside."""
+    run = subprocess.Popen(
+        ("fleet", "up", "-v"),
+        env=operator.env,
+        cwd=operator.home,
+        text=True,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        eventually(lambda: ".aside" in containers(operator)["amd-1"] or None)
+        run.send_signal(sign)
+        out, err = run.communicate(timeout=200)
+    finally:
+        run.kill()
+    return subprocess.CompletedProcess(run.args, run.returncode, out, err)
+
+
+def test_after_a_kill_in_the_middle_the_next_run_ends_clean(operator: Operator) -> None:
+    kept = caches(operator)
+    change(operator, config={"debug": True})
+    assert interrupted(operator, signal.SIGKILL).returncode == -signal.SIGKILL
+    assert ".aside" in containers(operator)["amd-1"]
+    operator.fleet("up")
+    assert caches(operator) == kept
+    is_settled(operator)
+
+
+def test_an_interrupt_in_the_middle_leaves_every_host_as_one_can_be_left(operator: Operator) -> None:
+    before, kept = containers(operator), caches(operator)
+    change(operator)
+    stopped = interrupted(operator, signal.SIGINT)
+    assert stopped.returncode == 130, stopped.stderr
+    assert "stopped before" in stopped.stderr + stopped.stdout
+    after = containers(operator)
+    assert {name: text == before[name] for name, text in after.items()} == {
+        "amd-1": False,
+        "amd-2": True,
+        "arm-1": True,
+    }
+    assert {node["health"] for node in operator.settled_status()["nodes"]} == {"ready"}
+    for command, platform in KINDS:
+        made = build(operator, command, platform, f"after {time.monotonic()}")
+        assert made.returncode == 0, made.stderr
+    operator.fleet("up")
+    assert caches(operator) == kept
+    is_settled(operator)

@@ -1,0 +1,56 @@
+"""Runs of fleet on a fake world, with the threads of a real one; what they end with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from unittest import mock
+
+from fleet import act
+from fleet.apply import Applier
+from fleet.model import Down, FleetSpec
+from fleet.observe import Connections, observe
+from fleet.plan import plan_down
+from fleet.report import Event, Report, Result
+from tests.support.world import FakeWorld
+
+
+def up(
+    world: FakeWorld,
+    spec: FleetSpec,
+    *,
+    only: Collection[str] = (),
+    on: Callable[[Event, Applier], None] = lambda _event, _applier: None,
+) -> tuple[Report, list[Event]]:
+    """What `fleet up` does, in no time; `on` sees each event before what it tells of is done."""
+    ports, events = world.ports(), list[Event]()
+
+    def emit(event: Event) -> None:
+        events.append(event)
+        on(event, applier)
+
+    with mock.patch.multiple(act, SETTLING=0.0, LOOK_EVERY=0.001), Connections(ports.connect) as connections:
+        facts = observe(spec, ports, connections, only=only)
+        applier = Applier(spec, ports, connections, emit)
+        return applier.up(facts, world.plan(spec, only=only), only=only), events
+
+
+def down(world: FakeWorld, spec: FleetSpec, *, volumes: bool = False) -> tuple[Report, list[Event]]:
+    """What `fleet down` does."""
+    ports, events = world.ports(), list[Event]()
+    with Connections(ports.connect) as connections:
+        decided = plan_down(spec, observe(spec, ports, connections), volumes=volumes)
+        return Applier(spec, ports, connections, events.append).down(decided), events
+
+
+def results(report: Report) -> dict[str, Result]:
+    return {outcome.subject: outcome.result for outcome in (*report.nodes, report.builder)}
+
+
+def failure(report: Report, subject: str) -> Down:
+    found = next(outcome for outcome in (*report.nodes, report.builder) if outcome.subject == subject).failure
+    assert found is not None
+    return found
+
+
+def of(events: list[Event], subject: str) -> list[tuple[str, str]]:
+    return [(event.text, event.state) for event in events if event.subject == subject]
