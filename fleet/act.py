@@ -46,8 +46,11 @@ READY_TIMEOUT = 90.0
 REFUSAL_TIMEOUT = 10.0
 """Seconds after which a certificate that is refused all the time will not be accepted any more."""
 
-ANSWER_TIMEOUT = 5.0
-"""Seconds that a daemon has to answer one of many questions."""
+LOOK_TIMEOUT = 5.0
+"""Seconds that a daemon has to answer when it is asked again and again."""
+
+ANSWER_TIMEOUT = 30.0
+"""Seconds that it has when it is asked once: an emulated host that builds is slow to answer."""
 
 SETTLING = 2.0
 """Seconds from draining to the first look: a build that was sent here just before has begun by then."""
@@ -207,8 +210,12 @@ class Worker:
                 raise _StoppedError("its daemon is replaced")
             if waited < settling:
                 continue
-            api = self.world.prober.probe(host, timeout=ANSWER_TIMEOUT)
-            if isinstance(api, Down) or not (running := api.active_builds):
+            api = self.world.prober.probe(host, timeout=LOOK_TIMEOUT)
+            if isinstance(api, Down):
+                if api.late:
+                    continue
+                return
+            if not (running := api.active_builds):
                 return
             if running != told:
                 told = running
@@ -223,7 +230,7 @@ class Worker:
         deadline = since + READY_TIMEOUT
         same: tuple[Stage, str] | None = None
         while True:
-            api = self.world.prober.probe(host, timeout=ANSWER_TIMEOUT)
+            api = self.world.prober.probe(host, timeout=LOOK_TIMEOUT)
             if isinstance(api, ApiFacts):
                 if not (platforms := native_platforms(host, api, found)):
                     problem = not_native(host, api, found, platforms) or Down(Stage.NATIVE, "nothing is native")

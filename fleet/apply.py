@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from fleet import buildx
 from fleet.act import Worker
 from fleet.actions import CreateAuthority, IssueClient
-from fleet.errors import BuilderError
+from fleet.errors import BuilderError, Busy, Unreachable
 from fleet.model import Down, Stage
 from fleet.observe import PROBE_TIMEOUT
 from fleet.parallel import Gathering, gather
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from fleet.lane import Lane
-    from fleet.model import Facts, FleetSpec, Platform
+    from fleet.model import Facts, FleetSpec, HostSpec, Platform
     from fleet.observe import Connections
     from fleet.plan import Plan
     from fleet.ports import World
@@ -38,6 +38,26 @@ class Applier:
     emit: Callable[[Event], None]
     stop: threading.Event = field(default_factory=threading.Event)
     _registering: threading.Lock = field(default_factory=threading.Lock)
+
+    def hold(self, doing: str, *, only: Collection[str] = ()) -> None:
+        """Keep other operators away until the connections end; raises Busy when one is at work.
+
+        What was found before may have changed until then. The first host decides: who has it gets the others, too.
+        A host that cannot be reached cannot be changed either.
+        """
+        holder = f"{self.world.operator}, {doing}, since {self.world.now():%Y-%m-%d %H:%M} UTC"
+        chosen = [host for host in self.spec.hosts if not only or host.name in only]
+        for together in (chosen[:1], chosen[1:]):
+            held = gather({host.name: partial(self._hold, host, holder) for host in together})
+            if taken := {name: other for name, other in held.items() if other}:
+                name, other = next(iter(taken.items()))
+                raise Busy(f"{name} is being changed: {other}", "wait for it to end, then run it again")
+
+    def _hold(self, host: HostSpec, holder: str) -> str | None:
+        try:
+            return self.connections.get(host).hold(self.spec.name, holder)
+        except Unreachable:
+            return None
 
     def up(self, facts: Facts, decided: Plan, *, only: Collection[str] = ()) -> Report:
         """Carry out a plan of `plan`; raises VaultError and BuilderError before any host is touched."""

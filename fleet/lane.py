@@ -100,6 +100,8 @@ def lane(spec: FleetSpec, host: HostSpec, facts: Facts, now: datetime) -> Lane:
             removal = (*drop_former, *quiet, SetAside(daemon.id, daemon.name))
             after = (RemoveDaemon(daemon.id, aside(daemon.name)), *drop_images)
             undo = _undo(daemon, wanted.name, host, ready)
+        # Nobody would look for an image that was pulled in vain.
+        undo += tuple(RemoveImage(image.reference, image.mark) for image in pull if undo)
         turn = found.arch if at_work else None
         return Lane((*pull, *before, *removal, *create, *after), why, warning=clock, turn=turn, undo=undo)
     if daemon and daemon.state == "exited":

@@ -38,6 +38,9 @@ PROBE_TIMEOUT = 3.0
 DOCKER_ROOT = "/var/lib/docker"
 """Where Docker keeps everything unless it is told otherwise."""
 
+LEAST_TIME = 0.5
+"""Seconds that everybody has to answer, however late it is."""
+
 PROBE_SHARE = 0.7
 """Of the time until a deadline: a probe has to say why it failed before nobody listens any more."""
 
@@ -88,6 +91,9 @@ class Observation:
         moment of time.monotonic() at which what has not answered is left unknown; None waits for each connection's own
         time limit. `enough`: the moment from which hosts are waited for no more, once every daemon has answered.
         """
+        if deadline is not None:
+            # On a machine that is busy itself the time may be over already; nobody is down for that.
+            deadline = max(deadline, time.monotonic() + LEAST_TIME)
         self._spec, self._world, self._deadline, self._enough = spec, world, deadline, enough
         may_probe = world.vault.has_client()
         if deadline is not None and may_probe:

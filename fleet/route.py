@@ -73,6 +73,8 @@ def refusals(platforms: Sequence[Platform], nodes: Sequence[NodeHealth]) -> tupl
 
 def why_not(platform: Platform, node: NodeHealth) -> str | None:
     """Why `node` may not build `platform` now; None: it may."""
+    if node.health is Health.DRAINED and node.reason:
+        return node.reason
     if node.health not in {Health.READY, Health.DEGRADED}:
         return f"{node.health}: {node.reason}" if node.reason else str(node.health)
     if platform not in node.platforms:

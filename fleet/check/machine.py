@@ -22,7 +22,7 @@ LEAST_DOCKER = (20, 10)
 def login(case: Case) -> Judgement:
     """Whether it can be logged in to."""
     match case.answers.host:
-        case None:
+        case None if case.answers.ground is None:
             return unknown(NO_ANSWER, "run it again")
         case Down(stage=Stage.SSH, late=True) as late:
             return unknown(late.reason, late.remedy)
@@ -36,6 +36,8 @@ def docker(case: Case) -> Judgement:
     """Docker's version and kind, and the rights to it."""
     if isinstance(down := case.answers.host, Down):
         return problem(down.reason, down.remedy)
+    if down is None:
+        return unknown("Docker has not answered in time", f"on {case.host.name}: systemctl status docker")
     version = case.found.engine
     parts = re.match(r"(\d+)\.(\d+)", version)
     if parts is None:

@@ -149,6 +149,7 @@ def _rotator(spec: FleetSpec, *, verbose: bool) -> Iterator[Rotator]:
         try:
             with Connections(world.connect) as connections, progress(verbose=verbose) as told:
                 applier = Applier(spec, world, connections, told.event)
+                applier.hold("fleet certs")
                 yield Rotator(spec, applier, _Bundles(spec, world))
         except KeyboardInterrupt:
             click.echo(certs_output.WHERE[world.vault.read().rotation], err=True)

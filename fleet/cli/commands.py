@@ -67,6 +67,11 @@ def up(inventory: Path, only: Sequence[str], *, as_json: bool, verbose: bool) ->
 
             facts = asked.facts()
             decided = decide.plan(spec, facts, world.now(), only=only)
+            if not decided.empty:
+                Applier(spec, world, connections, show.event).hold("fleet up", only=only)
+                # Until then somebody else may have changed something.
+                facts = observe(spec, world, connections, only=only)
+                decided = decide.plan(spec, facts, world.now(), only=only)
         if decided.signs:
             # A prompt and a progress display cannot share a terminal.
             world.vault.unlock()
@@ -130,7 +135,9 @@ def down(
                 raise UsageError("fleet down asks before it removes anything", "say --yes")
             click.confirm("Remove all this?", abort=True, err=True)
         with progress(verbose=verbose) as show:
-            report = Applier(spec, world, connections, show.event).down(decided)
+            applier = Applier(spec, world, connections, show.event)
+            applier.hold("fleet down", only=only)
+            report = applier.down(decided)
         if report.exit_code == 0 and not only:
             shutil.rmtree(vault_of(spec).directory / OWN_BUILDERS, ignore_errors=True)
     if as_json:

@@ -186,6 +186,34 @@ def prune(
 
 @fleet.command()
 @_inventory
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE…")
+@click.option("--wait", is_flag=True, help="Wait until their builds have ended.")
+@_json
+@_verbose
+def drain(inventory: Path, nodes: tuple[str, ...], *, wait: bool, as_json: bool, verbose: bool) -> None:
+    """Let no new builds come to these nodes, for every operator and client, until `fleet resume`.
+
+    It is noted at the daemon itself and outlives its restart and replacement. Builds that run go on.
+    """
+    from fleet.cli import drain
+
+    sys.exit(drain.drain(inventory, nodes, wait=wait, as_json=as_json, verbose=verbose))
+
+
+@fleet.command()
+@_inventory
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE…")
+@_json
+@_verbose
+def resume(inventory: Path, nodes: tuple[str, ...], *, as_json: bool, verbose: bool) -> None:
+    """Let builds come to these nodes again."""
+    from fleet.cli import drain
+
+    sys.exit(drain.resume(inventory, nodes, as_json=as_json, verbose=verbose))
+
+
+@fleet.command()
+@_inventory
 @_hosts
 @click.option("--volumes", is_flag=True, help="Remove the build caches, and images that fleet pulled, too.")
 @click.option("--any-vault", is_flag=True, help="Also what was made with another vault than this one.")

@@ -31,7 +31,7 @@ _HEALTH = {
 PARTLY = 3
 """The exit code of what is partly done."""
 
-_RESULT = {"done": "green", "unchanged": "green", "failed": "red", "blocked": "red"}
+_RESULT = {"done": "green", "unchanged": "green", "failed": "red", "blocked": "red", "stopped": "yellow"}
 
 
 def exit_code(done: Iterable[bool]) -> int:

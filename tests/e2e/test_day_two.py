@@ -8,7 +8,7 @@ import signal
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 
@@ -51,7 +51,7 @@ def building(operator: Operator, salt: str, *, pause: int = 0) -> tuple[str, ...
     )
 
 
-def held(operator: Operator, *nodes: str) -> dict[str, dict[str, int]]:
+def held(operator: Operator, *nodes: str) -> dict[str, Any]:
     return {node["name"]: node for node in operator.json("du", *nodes)["nodes"]}
 
 
@@ -93,11 +93,12 @@ def test_what_is_followed_comes_as_it_is_written_and_ends_by_interrupt(lab: Lab,
         ("fleet", "logs", "-f", "-n", "0"), env=running.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert follow.stdout
+    stdout = follow.stdout
     container = f"fleet.{running.name}.amd-2"
     try:
         # What is written before it follows is not shown: go on until something is.
-        eventually(lambda: _restarted(lab, container, follow))
-        shown = [follow.stdout.readline()]
+        eventually(lambda: _restarted(lab, container, stdout))
+        shown = [stdout.readline()]
         follow.send_signal(signal.SIGINT)
         rest, told = follow.communicate(timeout=20)
     finally:
@@ -108,9 +109,9 @@ def test_what_is_followed_comes_as_it_is_written_and_ends_by_interrupt(lab: Lab,
     assert follow.returncode == 0
 
 
-def _restarted(lab: Lab, container: str, follow: subprocess.Popen[str]) -> bool | None:
+def _restarted(lab: Lab, container: str, shown: IO[str]) -> bool | None:
     lab.hosts["amd-2"].ssh(f"docker restart -t 5 {container}")
-    return True if select.select([follow.stdout], [], [], 1)[0] else None
+    return True if select.select([shown], [], [], 1)[0] else None
 
 
 # ---------------------------------------------------------------------------------------------------- login

@@ -101,11 +101,16 @@ def building(operator: Operator) -> Iterator[Loops]:
             thread.join()
 
 
+def all_are_ready(operator: Operator) -> None:
+    said = operator.settled_status()["nodes"]
+    assert {node["health"] for node in said} == {"ready"}, said
+
+
 def is_settled(operator: Operator) -> None:
     """As it is wanted, nothing left over, no node drained."""
     assert operator.json("plan", "--exit-code")["empty"] is True
     assert {text.count("\n") for text in containers(operator).values()} == {0}
-    assert {node["health"] for node in operator.settled_status()["nodes"]} == {"ready"}
+    all_are_ready(operator)
 
 
 def test_a_change_replaces_node_by_node_and_no_build_fails(operator: Operator) -> None:
@@ -142,7 +147,7 @@ def test_a_broken_change_stops_at_the_canary_and_puts_it_back(operator: Operator
         assert "the former daemon is back" in json.dumps(nodes["amd-1"])
         assert "not begun, as amd-1 failed" in json.dumps(nodes["amd-2"])
         assert (containers(operator), caches(operator)) == (before, kept)
-        assert {node["health"] for node in operator.settled_status()["nodes"]} == {"ready"}
+        all_are_ready(operator)
         said = operator.json("plan", "--exit-code", expect=4)
         assert all(node["why"] for node in said["nodes"])
         for command, platform in KINDS:
@@ -194,7 +199,7 @@ def test_an_interrupt_in_the_middle_leaves_every_host_as_one_can_be_left(operato
         "amd-2": True,
         "arm-1": True,
     }
-    assert {node["health"] for node in operator.settled_status()["nodes"]} == {"ready"}
+    all_are_ready(operator)
     for command, platform in KINDS:
         made = build(operator, command, platform, f"after {time.monotonic()}")
         assert made.returncode == 0, made.stderr

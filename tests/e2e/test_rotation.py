@@ -73,9 +73,8 @@ def is_settled(operator: Operator, hosts: tuple[str, ...]) -> str:
     """One CA, which every node serves a certificate of and trusts alone; nothing left over. Its name."""
     assert {path.name for path in operator.vault.glob("*.pem")} == {"authority.pem", "ca.pem", "client.pem"}
     assert operator.json("plan", "--exit-code")["empty"] is True
-    assert {node["name"]: node["health"] for node in operator.settled_status()["nodes"]} == dict.fromkeys(
-        hosts, "ready"
-    )
+    status = operator.settled_status()
+    assert {node["name"]: node["health"] for node in status["nodes"]} == dict.fromkeys(hosts, "ready"), status
     listed = operator.json("certs")["certificates"]
     [authority] = [entry for entry in listed if entry["role"] == "CA"]
     served = {entry["name"]: entry["in_use"] for entry in listed if entry["role"] == "node"}

@@ -12,10 +12,12 @@ import pytest
 import trustme
 
 from fleet.adapters.buildkit import BuildkitProber
+from fleet.adapters.ssh import connect
 from fleet.inventory import load
 from fleet.model import ApiFacts, Down, Stage
 from tests.e2e.conftest import HOSTS, PORT, Operator, objects
 from tests.support import pushed
+from tests.support.lab import host_spec
 
 if TYPE_CHECKING:
     from tests.lab import Lab
@@ -222,6 +224,20 @@ def test_up_mends_a_daemon_that_was_removed_by_hand_and_keeps_its_cache(lab: Lab
         "arm-1": "unchanged",
     }
     assert lab.hosts["amd-2"].ssh(f"docker volume inspect -f '{{{{.CreatedAt}}}}' {container}") == volume
+
+
+def test_a_second_operator_is_told_who_is_at_work(lab: Lab, operator: Operator) -> None:
+    container = f"fleet.{operator.name}.amd-2"
+    bob = connect(host_spec(lab, "amd-1", port=PORT))
+    lab.hosts["amd-2"].ssh(f"docker stop -t 1 {container}")
+    try:
+        assert bob.hold(operator.name, "bob@desk, fleet up, since noon") is None
+        refused = operator.fleet("up", expect=1)
+        assert "amd-1 is being changed: bob@desk, fleet up, since noon" in refused.stderr
+        assert "exited" in lab.hosts["amd-2"].ssh(f"docker inspect -f '{{{{.State.Status}}}}' {container}")
+    finally:
+        bob.close()
+    operator.json("up")
 
 
 def test_with_an_owner_dead_the_next_native_node_builds(lab: Lab, operator: Operator, context: Path) -> None:

@@ -152,7 +152,8 @@ def at_once() -> Iterator[None]:
 _CHANGES = frozenset(
     {
         *("pull", "create", "start", "stop", "kill_unless", "rename", "remove", "remove_volume", "remove_image"),
-        *("note", "prune", "run", "create_authority", "issue_client"),
+        *("note", "prune", "run", "create_authority", "issue_client", "issue_bundle_credential", "revoke"),
+        *("renew_nodes", "begin_rotation", "switch_authority", "end_rotation"),
     }
 )
 

@@ -322,7 +322,9 @@ def test_a_vault_of_an_operator_is_not_joined_over(machine: Path, take_up: TakeU
 # ---------------------------------------------------------------------------------------- having joined
 
 
-@pytest.mark.parametrize("command", [("plan",), ("up",), ("down", "--yes"), ("certs", "issue", "friend")], ids=str)
+@pytest.mark.parametrize(
+    "command", [("check",), ("plan",), ("up",), ("down", "--yes"), ("certs", "issue", "friend")], ids=str
+)
 @pytest.mark.parametrize("inventory", [False, True])
 def test_what_needs_the_operator_says_so(
     machine: Path, run: Run, take_up: TakeUp, command: tuple[str, ...], inventory: bool

@@ -16,7 +16,7 @@ from certs.certificate import Role, describe, is_issued_by
 from fleet import act, buildkitd
 from fleet.apply import Applier
 from fleet.daemon import EMULATORS
-from fleet.errors import Unreachable, VaultError
+from fleet.errors import Busy, Unreachable, VaultError
 from fleet.model import BuilderFacts, BuildkitSpec, Down, Stage, pull_mark
 from fleet.observe import Connections
 from fleet.report import Outcome, Report, Result
@@ -511,3 +511,28 @@ def test_whatever_the_machines_nothing_is_left_to_do(machines: list[str], images
     assert world.plan(spec).empty
     pins = [pin for entry in world.builder.read("acme").nodes for pin in entry.platforms]
     assert len(pins) == len(set(pins))
+
+
+# ------------------------------------------------------------------------------------------- other operators
+
+
+def test_one_operator_at_a_time_and_the_other_is_told_who_it_is() -> None:
+    world = two()
+    ports = world.ports()
+    with Connections(ports.connect) as mine, Connections(ports.connect) as theirs:
+        Applier(TWO, replace(ports, operator="anna@laptop"), mine, lambda _: None).hold("fleet up")
+        second = Applier(TWO, ports, theirs, lambda _: None)
+        with pytest.raises(Busy, match=r"amd-1 is being changed: anna@laptop, fleet up, since 20"):
+            second.hold("fleet down")
+        mine.__exit__()
+        second.hold("fleet down")
+
+
+def test_a_host_that_cannot_be_reached_does_not_keep_the_others_from_being_held() -> None:
+    world = two()
+    world.machines["amd-1.example"].login = False
+    ports = world.ports()
+    with Connections(ports.connect) as mine, Connections(ports.connect) as theirs:
+        Applier(TWO, ports, mine, lambda _: None).hold("fleet up")
+        with pytest.raises(Busy, match="arm-1"):
+            Applier(TWO, ports, theirs, lambda _: None).hold("fleet up")

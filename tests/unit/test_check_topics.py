@@ -77,6 +77,8 @@ TABLE: dict[str, tuple[Topic, Answers, State, str]] = {
     # login
     "the login fails": (Topic.LOGIN, Answers(NO_SSH), PROBLEM, "no answer from amd-1.example:22"),
     "the login is late": (Topic.LOGIN, Answers(None), UNKNOWN, "no answer in time"),
+    "the shell answers, all else is late": (Topic.LOGIN, Answers(None, None, GROUND), OK, "can be logged in to"),
+    "Docker is frozen": (Topic.DOCKER, Answers(None, None, GROUND), UNKNOWN, "Docker has not answered in time"),
     "the login is alive and late": (Topic.LOGIN, Answers(replace(NO_SSH, late=True)), UNKNOWN, "no answer from"),
     "no Docker is no matter of the login": (Topic.LOGIN, replace(HEALTHY, host=NO_DOCKER), OK, ""),
     # Docker

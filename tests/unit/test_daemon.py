@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from fleet import buildkitd
-from fleet.daemon import EMULATORS, RECIPE, DaemonSpec, last_words
+from fleet.daemon import EMULATORS, RECIPE, DaemonSpec, in_use, last_words
 from tests.support.values import CA, OTHER_CA
 
 SPEC = DaemonSpec(
@@ -84,3 +84,30 @@ main.main
 )
 def test_the_last_words_of_a_daemon(log: str, words: str) -> None:
     assert last_words(log) == words
+
+
+HEADER = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+LISTENING = (
+    "   0: 00000000000000000000000000000000:04D2 00000000000000000000000000000000:0000 0A 00000000:00000000 "
+    "00:00000000 00000000     0        0 795676 2 0000000039a50371 100 0 0 10 0\n"
+)
+CONNECTED = (
+    "   1: 0000000000000000FFFF0000020011AC:04D2 0000000000000000FFFF000001001EAC:CF08 01 00000000:00000000 "
+    "02:000004D2 00000000     0        0 795701 2 0000000039a50372 20 4 30 10 -1\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("tables", "used"),
+    [
+        pytest.param("", False, id="not to be seen"),
+        pytest.param(HEADER, False, id="nothing"),
+        pytest.param(HEADER + LISTENING, False, id="listening"),
+        pytest.param(HEADER + LISTENING + CONNECTED, True, id="a client"),
+        pytest.param(CONNECTED.replace("795701", "0"), False, id="a client that was not let in yet"),
+        pytest.param(CONNECTED.replace(" 01 ", " 06 "), False, id="a client that has gone"),
+        pytest.param(CONNECTED.replace("04D2 ", "CF08 ", 1).replace(":CF08 01", ":04D2 01"), False, id="from here"),
+    ],
+)
+def test_whether_a_client_is_connected(tables: str, used: bool) -> None:
+    assert in_use(tables) is used

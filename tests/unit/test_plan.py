@@ -308,6 +308,13 @@ def with_former(**changed: Any) -> HostFacts:
 
 TURNS: dict[str, tuple[HostFacts, ApiFacts | Down, tuple[LaneAction, ...], tuple[LaneAction, ...], str | None]] = {
     "a daemon at work": (became(settings=CHANGED), api(), REPLACED, BACK, "amd64"),
+    "one whose successor needs another image": (
+        replace(became(settings=CHANGED), image=Image.ABSENT),
+        api(),
+        (PULL, *REPLACED),
+        (*BACK, RemoveImage(IMAGE, MARK)),
+        "amd64",
+    ),
     "one that an operator has drained": (
         became(settings=CHANGED),
         api(notes=BY_BOB),
