@@ -18,12 +18,17 @@ from fleet.inventory import load
 from fleet.model import ApiFacts, Stage
 from tests.e2e.conftest import HOSTS, Operator
 from tests.lab import Lab
-from tests.support.building import Kind, Loops, build
+from tests.support.building import Kind, Loops, build, in_folder
 from tests.support.lab import eventually
 
 PORT = 1242
 
 AMD = HOSTS[:2]
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return in_folder(tmp_path_factory.mktemp("building") / "context")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -90,7 +95,9 @@ def is_settled(operator: Operator, hosts: tuple[str, ...]) -> str:
 # ------------------------------------------------------------------------------------------ while builds run
 
 
-def test_no_build_fails_while_nodes_and_ca_are_rotated(lab: Lab, operator: Operator, member: Operator) -> None:
+def test_no_build_fails_while_nodes_and_ca_are_rotated(
+    lab: Lab, operator: Operator, member: Operator, context: Path
+) -> None:
     def kinds(who: str, person: Operator, platform: str) -> list[Kind]:
         stock = ("docker", "buildx", "build", "--builder", operator.name)
         return [
@@ -108,7 +115,7 @@ def test_no_build_fails_while_nodes_and_ca_are_rotated(lab: Lab, operator: Opera
     # Another one, so that two connect to a node of amd64 at the same time.
     lanes.append(kinds("ci", member, "linux/amd64")[:1])
     told = []
-    with Loops(operator.home / "context", lab.env()["LAB_BASE_IMAGE"], lanes) as loops:
+    with Loops(context, lab.env()["LAB_BASE_IMAGE"], lanes) as loops:
         eventually(lambda: all(loops.counts.values()) or None, seconds=180)
         for command, code in (("nodes", 0), ("ca", 3)):
             told.append(operator.fleet("certs", "rotate", command, "-v", expect=code))
@@ -165,7 +172,7 @@ def without_arm(operator: Operator) -> None:
 
 @pytest.mark.usefixtures("without_arm")
 @pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: moment.name)
-def test_an_exchange_that_is_killed_is_resumed(operator: Operator, moment: Moment) -> None:
+def test_an_exchange_that_is_killed_is_resumed(operator: Operator, context: Path, moment: Moment) -> None:
     before = is_settled(operator, AMD)
     began = time.monotonic()
     killed_at(operator, moment)
@@ -177,18 +184,29 @@ def test_an_exchange_that_is_killed_is_resumed(operator: Operator, moment: Momen
     assert operator.json("certs", "rotate", "ca", "--force")["done"] is True
     ended = time.monotonic()
     assert is_settled(operator, AMD) != before
-    assert build(operator.home / "context", operator.lab.env()["LAB_BASE_IMAGE"], stock(operator)).code == 0
+    assert build(context, operator.lab.env()["LAB_BASE_IMAGE"], stock(operator)).code == 0
     print(  # noqa: T201 - the table to quote
         f"| {moment.name} | {', '.join(files) or '–'} | {', '.join(aside) or '–'} "
         f"| {resumed - began:.1f} s | {ended - resumed:.1f} s |"
     )
 
 
-def killed_at(operator: Operator, moment: Moment) -> None:
-    """Begin an exchange, and kill it there."""
+@pytest.mark.usefixtures("without_arm")
+def test_an_exchange_that_is_interrupted_says_how_to_go_on(operator: Operator) -> None:
+    before = is_settled(operator, AMD)
+    said = killed_at(operator, Moment("in the middle", line="amd-1: create fleet.rotation.amd-1"), signal.SIGINT)
+    assert "▸ every node trusts both\n  waits for amd-2\n" in said
+    assert "stopped here; fleet certs rotate ca goes on" in said
+    assert {node["name"]: node["health"] for node in operator.settled_status()["nodes"]} == dict.fromkeys(AMD, "ready")
+    assert operator.json("certs", "rotate", "ca", "--force")["done"] is True
+    assert is_settled(operator, AMD) != before
+
+
+def killed_at(operator: Operator, moment: Moment, by: signal.Signals = signal.SIGKILL) -> str:
+    """Begin an exchange, and end it there; what it printed."""
     argv = ("fleet", "certs", "rotate", "ca", "--force", "-v")
     with subprocess.Popen(
-        argv, env=operator.env, cwd=operator.home, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        argv, env=operator.env, cwd=operator.home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as run:
         assert run.stderr
         if (show := moment.show) is not None:
@@ -196,8 +214,10 @@ def killed_at(operator: Operator, moment: Moment) -> None:
         else:
             assert moment.line
             assert any(moment.line in line for line in run.stderr)
-        run.send_signal(signal.SIGKILL)
-    assert run.returncode == -signal.SIGKILL
+        run.send_signal(by)
+        said, _ = run.communicate()
+    assert run.returncode == {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130}[by]
+    return said
 
 
 def stock(person: Operator) -> Kind:
@@ -210,11 +230,10 @@ def stock(person: Operator) -> Kind:
 
 @pytest.mark.usefixtures("without_arm")
 def test_whoever_is_revoked_is_refused_by_every_node(
-    operator: Operator, member: Operator, tmp_path_factory: pytest.TempPathFactory
+    operator: Operator, member: Operator, context: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     base = operator.lab.env()["LAB_BASE_IMAGE"]
     mallory, ada = (joined(operator, name, tmp_path_factory.mktemp(name)) for name in ("mallory", "ada"))
-    context = operator.home / "context"
     assert build(context, base, stock(mallory)).code == 0
     said = operator.fleet("certs", "revoke", "mallory", expect=2).stderr
     assert "BuildKit knows no revocation" in said
@@ -240,14 +259,14 @@ def test_whoever_is_revoked_is_refused_by_every_node(
 
 
 @pytest.mark.usefixtures("without_arm")
-def test_only_what_signs_needs_the_passphrase(operator: Operator) -> None:
+def test_only_what_signs_needs_the_passphrase(operator: Operator, context: Path) -> None:
     knows = replace(operator, environment={"FLEET_CA_PASSPHRASE": "correct horse"})
     wrong = replace(operator, environment={"FLEET_CA_PASSPHRASE": "battery staple"})
     knows.fleet("certs", "seal")
     assert "ENCRYPTED PRIVATE KEY" in (operator.vault / "authority.pem").read_text()
     assert operator.json("plan", "--exit-code")["empty"] is True
     assert operator.json("up")["exit_code"] == 0
-    assert build(operator.home / "context", operator.lab.env()["LAB_BASE_IMAGE"], stock(operator)).code == 0
+    assert build(context, operator.lab.env()["LAB_BASE_IMAGE"], stock(operator)).code == 0
     operator.settled_status()
     refusal = operator.fleet("certs", "rotate", "nodes", expect=None)
     assert refusal.returncode == 2
@@ -323,12 +342,12 @@ def with_company(operator: Operator, company: Company, tmp_path_factory: pytest.
     other.fleet("down", "--volumes", "--yes", expect=None)
 
 
-def test_certificates_of_a_company_are_used(with_company: Operator, company: Company) -> None:
+def test_certificates_of_a_company_are_used(with_company: Operator, company: Company, context: Path) -> None:
     with_company.fleet("up")
     assert with_company.json("plan", "--exit-code")["empty"] is True
     assert not list(with_company.vault.glob("authority.pem"))
     base = with_company.lab.env()["LAB_BASE_IMAGE"]
-    assert build(with_company.home / "context", base, stock(with_company)).code == 0
+    assert build(context, base, stock(with_company)).code == 0
     listed = with_company.json("certs")["certificates"]
     assert {entry["name"]: entry["subject"] for entry in listed} == {
         "builds": "builds",

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
+PAUSE = 0.5
+"""Seconds between two builds of a lane."""
+
 DOCKERFILE = "ARG BASE\nFROM $BASE\nARG SALT\nRUN echo $SALT > /salt\n"
 
 
@@ -84,15 +87,22 @@ class Loops:
             if self._over.is_set():
                 return
             self.done.append(build(self.context, self.base, kind))
+            # On a small machine builds without a pause would be all that it does.
+            self._over.wait(PAUSE)
 
 
 _NUMBERS = itertools.count()
 
 
+def in_folder(folder: Path) -> Path:
+    """The context of all these builds, in a folder of its own."""
+    folder.mkdir()
+    (folder / "Dockerfile").write_text(DOCKERFILE)
+    return folder
+
+
 def build(context: Path, base: str, kind: Kind) -> Done:
-    """One build that is not cached."""
-    context.mkdir(exist_ok=True)
-    (context / "Dockerfile").write_text(DOCKERFILE)
+    """One build that is not cached; the context is made by `in_folder`."""
     salt = f"SALT={os.getpid()}-{next(_NUMBERS)}"
     begun = time.monotonic()
     ended = subprocess.run(

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from fleet.health import node_health, snapshot
-from fleet.model import Down, Health, NodeFacts, Stage
+from fleet.health import node_health, snapshot, wrong_clock
+from fleet.model import Down, Facts, FleetSpec, Health, HostFacts, HostSpec, NodeFacts, Stage
 from tests.support.values import NOW, api, builder, certificate, daemon, facts, fleet, found, host, node, platforms
 
 SPEC = fleet(host("amd-1"), host("arm-1", "linux/arm64"))
@@ -180,3 +180,78 @@ def test_a_snapshot_has_a_row_a_host_in_the_inventorys_order_and_says_who_owns_w
         ("amd-1", (), Health.DOWN),
         ("arm-1", platforms("linux/arm64"), Health.READY),
     ]
+
+
+# -------------------------------------------------------------------------------------------------- clocks
+
+FLEET = fleet(host("amd-1"), host("amd-2"), host("arm-1"))
+NAMES = [one.name for one in FLEET.hosts]
+
+
+@pytest.mark.parametrize(
+    ("skews", "said"),
+    [
+        pytest.param((0.0, 1.0, -1.0), {}, id="all is well"),
+        pytest.param((30.0, 0.0, -30.0), {}, id="just tolerable"),
+        pytest.param(
+            (31.0, 0.0, 0.0), {"amd-1": "the clock of amd-1 is 31 s ahead of the other hosts'"}, id="one ahead"
+        ),
+        pytest.param(
+            (0.0, -99.0, 0.0), {"amd-2": "the clock of amd-2 is 99 s behind the other hosts'"}, id="one behind"
+        ),
+        pytest.param(
+            (99.0, 100.0, 101.0),
+            dict.fromkeys(NAMES, "this machine's clock is 100 s behind its hosts'"),
+            id="this machine's, which is slow",
+        ),
+        pytest.param(
+            (-99.0, -100.0, 0.0),
+            {
+                "amd-1": "this machine's clock is 99 s ahead of its hosts'",
+                "amd-2": "this machine's clock is 99 s ahead of its hosts'",
+                "arm-1": "the clock of arm-1 is 99 s ahead of the other hosts'",
+            },
+            id="this machine's, and a host's that goes with it",
+        ),
+        pytest.param(
+            (40.0, 0.0),
+            {"amd-1": "the clock of amd-1 is 40 s ahead of this machine's"},
+            id="two cannot tell who is wrong",
+        ),
+    ],
+)
+def test_whose_clock_is_wrong(skews: tuple[float, ...], said: dict[str, str]) -> None:
+    spec = replace(FLEET, hosts=FLEET.hosts[: len(skews)])
+    nodes = {
+        one.name: NodeFacts(found("x86_64", daemon(spec, one.name), clock_skew=skew), NO_TLS)
+        for one, skew in zip(spec.hosts, skews, strict=True)
+    }
+    seen = facts(nodes)
+    judged = {one.name: wrong_clock(one, host, seen.common_skew) for one, host in hosts_of(spec, seen)}
+    assert {name: why.reason for name, why in judged.items() if why} == said
+    # Where a certificate is not accepted, the clock is named before it.
+    shown = {one.name: one.reason for one in snapshot(spec, seen, NOW).nodes}
+    assert shown == {name: f"TLS: {said.get(name, NO_TLS.reason)}" for name in nodes}
+
+
+def hosts_of(spec: FleetSpec, seen: Facts) -> list[tuple[HostSpec, HostFacts]]:
+    answers = {name: node.host for name, node in seen.nodes.items()}
+    return [(one, found) for one in spec.hosts if isinstance(found := answers[one.name], HostFacts)]
+
+
+@pytest.mark.parametrize(
+    ("skews", "common"),
+    [
+        pytest.param((), None, id="nobody"),
+        pytest.param((1.0, 2.0), None, id="two"),
+        pytest.param((9.0, 1.0, 2.0), 2.0, id="the one in the middle"),
+        pytest.param((9.0, 1.0, 2.0, 3.0), 3.0, id="of an even number the upper one"),
+        pytest.param((1.0, None, 2.0), None, id="silent hosts do not count"),
+    ],
+)
+def test_the_clock_that_most_hosts_have(skews: tuple[float | None, ...], common: float | None) -> None:
+    nodes = {
+        f"node-{number}": NodeFacts(NO_SSH if skew is None else found("x86_64", clock_skew=skew))
+        for number, skew in enumerate(skews)
+    }
+    assert facts(nodes).common_skew == common
