@@ -59,14 +59,14 @@ class Applier:
         except Unreachable:
             return None
 
-    def up(self, facts: Facts, decided: Plan, *, only: Collection[str] = ()) -> Report:
+    def up(self, facts: Facts, decided: Plan, *, only: Collection[str] = (), restart: Collection[str] = ()) -> Report:
         """Carry out a plan of `plan`; raises VaultError and BuilderError before any host is touched."""
         if decided.vault:
             for action in decided.vault:
                 self._vault(action)
             # The new CA is part of what every container is to be.
             facts = replace(facts, vault=self.world.vault.read())
-            decided = plan(self.spec, facts, self.world.now(), only=only)
+            decided = plan(self.spec, facts, self.world.now(), only=only, restart=restart)
         ready: dict[str, tuple[Platform, ...]] = {}
         outcomes = self._lanes(decided, facts, ready)
         return Report(outcomes, self._register(facts, decided, ready))

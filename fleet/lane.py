@@ -59,8 +59,8 @@ class Lane:
     """What brings the former daemon back when its successor does not get ready."""
 
 
-def lane(spec: FleetSpec, host: HostSpec, facts: Facts, now: datetime) -> Lane:
-    """What `fleet up` would do on this host."""
+def lane(spec: FleetSpec, host: HostSpec, facts: Facts, now: datetime, *, restart: bool = False) -> Lane:
+    """What `fleet up` would do on this host; `restart`: replace the daemon even if it is as it is wanted."""
     found, api = facts.nodes[host.name].host, facts.nodes[host.name].api
     if not isinstance(found, HostFacts):
         return Lane(blocked=found or Down(Stage.SSH, "it was not asked"))
@@ -86,6 +86,7 @@ def lane(spec: FleetSpec, host: HostSpec, facts: Facts, now: datetime) -> Lane:
     pull = (PullImage(wanted.image, pull_mark(spec.name, wanted.image)),) if missing else ()
     create = (CreateDaemon(wanted), StartDaemon(wanted.name), *ready)
     why = _replacement_reasons(daemon, wanted, spec, facts.vault, now)
+    why = why or (("a restart was asked for",) if restart else ())
     if isinstance(api, ApiFacts) and (useless := _useless(host, api, found, mended=bool(why))):
         return Lane(blocked=useless)
     after: tuple[LaneAction, ...] = (*drop_former, *drop_images)

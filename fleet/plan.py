@@ -45,9 +45,15 @@ class Plan:
         return {name: one.blocked for name, one in self.lanes.items() if one.blocked}
 
 
-def plan(spec: FleetSpec, facts: Facts, now: datetime, *, only: Collection[str] = ()) -> Plan:
-    """What `fleet up` would do; `only` leaves the other hosts as they are."""
-    lanes = {host.name: lane(spec, host, facts, now) for host in spec.hosts if not only or host.name in only}
+def plan(
+    spec: FleetSpec, facts: Facts, now: datetime, *, only: Collection[str] = (), restart: Collection[str] = ()
+) -> Plan:
+    """What `fleet up` would do; `only` leaves the other hosts as they are, `restart` replaces daemons in any case."""
+    lanes = {
+        host.name: lane(spec, host, facts, now, restart=host.name in restart)
+        for host in spec.hosts
+        if not only or host.name in only
+    }
     able = able_platforms(spec, facts, lanes, _expected(spec, facts, lanes))
     steps, blocked = builder_steps(spec, able, facts.builder, facts.vault)
     # A CA for hosts that cannot be reached would be the one thing that happens, and nobody asked for that.

@@ -39,8 +39,8 @@ sys.modules.setdefault("grpc.aio", ModuleType("grpc.aio"))
 HANDSHAKE_TIMEOUT = 0.25
 """Seconds for a handshake after a failed or a successful call: by then its outcome is known."""
 
-NOTE_TIMEOUT = 5.0
-"""Seconds for each call that leaves or takes away a note."""
+NOTE_TIMEOUT = 30.0
+"""Seconds for each call that leaves or takes away a note: an emulated host that builds is slow to answer."""
 
 CACHE_TIMEOUT = 20.0
 """Seconds to list a cache: BuildKit measures what it has not yet measured."""

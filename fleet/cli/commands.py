@@ -51,8 +51,8 @@ def plan(inventory: Path, only: Sequence[str], *, exit_code: bool, as_json: bool
     return SOMETHING_TO_DO if exit_code and not decided.empty else 0
 
 
-def up(inventory: Path, only: Sequence[str], *, as_json: bool, verbose: bool) -> int:
-    """`fleet up`."""
+def up(inventory: Path, only: Sequence[str], *, as_json: bool, verbose: bool, restart: Sequence[str] = ()) -> int:
+    """`fleet up`, and `fleet restart` of the nodes in `restart`."""
     from fleet.observe import Connections, Observation, observe
 
     spec = load(inventory, only)
@@ -66,17 +66,19 @@ def up(inventory: Path, only: Sequence[str], *, as_json: bool, verbose: bool) ->
             from fleet.apply import Applier
 
             facts = asked.facts()
-            decided = decide.plan(spec, facts, world.now(), only=only)
+            decided = decide.plan(spec, facts, world.now(), only=only, restart=restart)
             if not decided.empty:
-                Applier(spec, world, connections, show.event).hold("fleet up", only=only)
+                Applier(spec, world, connections, show.event).hold(
+                    "fleet restart" if restart else "fleet up", only=only
+                )
                 # Until then somebody else may have changed something.
                 facts = observe(spec, world, connections, only=only)
-                decided = decide.plan(spec, facts, world.now(), only=only)
+                decided = decide.plan(spec, facts, world.now(), only=only, restart=restart)
         if decided.signs:
             # A prompt and a progress display cannot share a terminal.
             world.vault.unlock()
         with progress(verbose=verbose) as show:
-            report = Applier(spec, world, connections, show.event).up(facts, decided, only=only)
+            report = Applier(spec, world, connections, show.event).up(facts, decided, only=only, restart=restart)
             remains = None
             if report.exit_code == 0 and not decided.empty:
                 show.waiting("looking again")

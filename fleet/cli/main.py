@@ -214,6 +214,22 @@ def resume(inventory: Path, nodes: tuple[str, ...], *, as_json: bool, verbose: b
 
 @fleet.command()
 @_inventory
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE…")
+@_json
+@_verbose
+def restart(inventory: Path, nodes: tuple[str, ...], *, as_json: bool, verbose: bool) -> None:
+    """Replace these nodes' daemons, one of an architecture at a time, once their builds have ended.
+
+    As `fleet up` does it when something has changed: the cache stays, another node takes over meanwhile, and a daemon
+    whose successor does not come up is put back.
+    """
+    from fleet.cli import commands
+
+    sys.exit(commands.up(inventory, nodes, restart=nodes, as_json=as_json, verbose=verbose))
+
+
+@fleet.command()
+@_inventory
 @_hosts
 @click.option("--volumes", is_flag=True, help="Remove the build caches, and images that fleet pulled, too.")
 @click.option("--any-vault", is_flag=True, help="Also what was made with another vault than this one.")

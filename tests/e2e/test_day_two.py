@@ -92,10 +92,13 @@ def test_what_is_followed_comes_as_it_is_written_and_ends_by_interrupt(lab: Lab,
     with subprocess.Popen(
         ("fleet", "logs", "-f", "-n", "0"), env=running.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as follow:
-        # A restart before it follows is not seen: go on until one is.
-        eventually(lambda: _restart(lab, f"fleet.{running.name}.amd-2", follow))
-        follow.send_signal(signal.SIGINT)
-        shown, told = follow.communicate(timeout=20)
+        try:
+            # A restart before it follows is not seen: go on until one is.
+            eventually(lambda: _restart(lab, f"fleet.{running.name}.amd-2", follow))
+            follow.send_signal(signal.SIGINT)
+            shown, told = follow.communicate(timeout=20)
+        finally:
+            follow.kill()
     assert "stopping server" in shown
     assert all(line.startswith("amd-2 | ") for line in shown.splitlines())
     assert told == "amd-2: its log has ended: the daemon has stopped\n"

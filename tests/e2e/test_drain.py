@@ -92,3 +92,19 @@ def test_a_silent_node_is_named_and_the_others_are_drained(lab: Lab, operator: O
     finally:
         operator.json("up")
     assert health(operator)["amd-2"] == "drained"
+
+
+def test_a_restart_replaces_the_container_and_keeps_the_cache(lab: Lab, operator: Operator) -> None:
+    name = f"fleet.{operator.name}.amd-1"
+
+    def ids() -> tuple[str, str]:
+        container = lab.hosts["amd-1"].ssh(f"docker inspect -f '{{{{.Id}}}}' {name}")
+        return container, lab.hosts["amd-1"].ssh(f"docker volume inspect -f '{{{{.CreatedAt}}}}' {name}")
+
+    before = ids()
+    report = operator.json("restart", "amd-1")
+    assert [(node["name"], node["result"]) for node in report["nodes"]] == [("amd-1", "done")]
+    after = ids()
+    assert after[0] != before[0]
+    assert after[1] == before[1]
+    assert operator.json("plan", "--exit-code")["empty"]

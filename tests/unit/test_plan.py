@@ -944,3 +944,16 @@ def test_all_facts_are_seen() -> None:
     """A host missing in the facts is a mistake of ours, not of the fleet."""
     with pytest.raises(KeyError):
         plan(TWO, Facts({}, BuilderFacts(), vault()), NOW)
+
+
+def test_a_restart_replaces_a_daemon_that_is_as_it_is_wanted() -> None:
+    seen = facts({"amd-1": NodeFacts(became(), api())}, registered=REGISTERED)
+    asked = plan(ONE, seen, NOW, restart=("amd-1",)).lanes["amd-1"]
+    assert asked.why == ("a restart was asked for",)
+    assert CreateDaemon(WANTED) in asked.actions
+    assert plan(ONE, seen, NOW).lanes["amd-1"].actions == ()
+
+
+def test_a_restart_adds_no_reason_to_a_change() -> None:
+    seen = facts({"amd-1": NodeFacts(became(settings=settings(recipe="0")), api())}, registered=REGISTERED)
+    assert "a restart was asked for" not in plan(ONE, seen, NOW, restart=("amd-1",)).lanes["amd-1"].why
