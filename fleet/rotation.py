@@ -10,8 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from fleet.certificates import seen_joining
-from fleet.daemon import trust_setting
-from fleet.model import ApiFacts, HostFacts, Rotation, object_name
+from fleet.model import HostFacts, Rotation
 from fleet.observe import observe
 from fleet.plan import plan
 from fleet.report import Event
@@ -111,7 +110,7 @@ class Rotator:
         if (kept := vault.read()).rotation is Rotation.OVERLAP:
             self._tell(Step.TEACH)
             report, facts = self._converge()
-            if waiting := _waiting(self.spec, facts, kept.trust, report):
+            if waiting := _unfinished(report):
                 return Exchange(Step.TEACH, waiting, report=report)
             self._tell(Step.HAND_OUT)
             coming = kept.coming_fingerprint or ""
@@ -124,7 +123,7 @@ class Rotator:
         kept = vault.read()
         self._tell(Step.RENEW)
         report, facts = self._converge()
-        if waiting := _waiting(self.spec, facts, kept.trust, report):
+        if waiting := _unfinished(report):
             return Exchange(Step.RENEW, waiting, report=report)
         self._tell(Step.END)
         bundles = self._hand_out(kept.authority_fingerprint or "", facts)
@@ -178,16 +177,9 @@ class Rotator:
         self.applier.emit(Event("CA", str(step)))
 
 
-def _waiting(spec: FleetSpec, facts: Facts, trust: Sequence[str], report: Report) -> tuple[str, ...]:
-    """The nodes that do not yet run with what they are to trust, that nobody could ask, or that were not finished."""
-    ready = {outcome.subject for outcome in report.nodes if outcome.ok}
-    return tuple(
-        host.name
-        for host in spec.hosts
-        if host.name not in ready
-        or _setting(spec, facts, host.name, "trust") != trust_setting(trust)
-        or not isinstance(facts.nodes[host.name].api, ApiFacts)
-    )
+def _unfinished(report: Report) -> tuple[str, ...]:
+    """The nodes that are not yet as they are to be at this step."""
+    return tuple(outcome.subject for outcome in report.nodes if not outcome.ok)
 
 
 def _older(spec: FleetSpec, facts: Facts, since: datetime) -> bool:
@@ -200,12 +192,6 @@ def _older(spec: FleetSpec, facts: Facts, since: datetime) -> bool:
             if host.tls is None and certificate and (certificate.issued is None or certificate.issued < since):
                 return True
     return False
-
-
-def _setting(spec: FleetSpec, facts: Facts, node: str, key: str) -> str | None:
-    found = facts.nodes[node].host
-    daemons = found.daemons if isinstance(found, HostFacts) else ()
-    return next((d.settings.get(key) for d in daemons if d.name == object_name(spec.name, node)), None)
 
 
 def _lifetime(client: ClientFacts) -> timedelta:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -218,9 +217,7 @@ def _ask(spec: FleetSpec, going: Mapping[str, tuple[Usage, Usage]]) -> None:
         of = f"about {size(part.total)} of {size(whole.total)} ({part.records} of {whole.records} records)"
         click.echo(f"{name:<{width}}  {of}", err=True)
     click.echo("Everybody who builds there shares this cache; builds under way keep what they use.", err=True)
-    if not sys.stdin.isatty():
-        raise UsageError("fleet prune asks before it removes anything", "say --yes")
-    click.confirm(f"Remove it from {spec.name}?", abort=True, err=True)
+    output.ask(f"Remove it from {spec.name}?", "fleet prune")
 
 
 def _show_freed(freed: Mapping[str, Freed]) -> None:

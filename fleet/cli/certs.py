@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ import click
 from fleet.cli import certs_output, output
 from fleet.cli.progress import progress
 from fleet.cli.world import load, load_any, world_of
-from fleet.errors import UsageError, VaultError
+from fleet.errors import VaultError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,9 +100,7 @@ def revoke(inventory: Path, name: str, *, yes: bool, as_json: bool, verbose: boo
             f"restarted in turn{again}.",
             err=True,
         )
-        if not sys.stdin.isatty():
-            raise UsageError("fleet certs revoke asks before it does that", "say --yes")
-        click.confirm("Go on?", abort=True, err=True)
+        output.ask("Go on?", "fleet certs revoke")
     done = Exchange(None)
     with _rotator(spec, verbose=verbose) as rotator:
         if name in live(clients, now) or name not in {client.name for client in clients}:
@@ -150,15 +147,15 @@ def _rotator(spec: FleetSpec, *, verbose: bool) -> Iterator[Rotator]:
             with Connections(world.connect) as connections, progress(verbose=verbose) as told:
                 applier = Applier(spec, world, connections, told.event)
                 applier.hold("fleet certs")
-                yield Rotator(spec, applier, _Bundles(spec, world))
+                yield Rotator(spec, applier, VaultBundles(spec, world))
         except KeyboardInterrupt:
             click.echo(certs_output.WHERE[world.vault.read().rotation], err=True)
             raise
 
 
 @dataclass(frozen=True, slots=True)
-class _Bundles:
-    """In a folder of the vault."""
+class VaultBundles:
+    """Bundles in a folder of the vault."""
 
     spec: FleetSpec
     world: World

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -13,7 +12,6 @@ from fleet.cli import output
 from fleet.cli.build import OWN_BUILDERS
 from fleet.cli.progress import progress
 from fleet.cli.world import load, load_any, vault_of, world_of
-from fleet.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,9 +131,7 @@ def down(
             decided = decide.plan_down(spec, facts, volumes=volumes, any_vault=any_vault, only=only)
         if not decided.empty and not yes:
             output.show_plan(decided, err=True)
-            if not sys.stdin.isatty():
-                raise UsageError("fleet down asks before it removes anything", "say --yes")
-            click.confirm("Remove all this?", abort=True, err=True)
+            output.ask("Remove all this?", "fleet down")
         with progress(verbose=verbose) as show:
             applier = Applier(spec, world, connections, show.event)
             applier.hold("fleet down", only=only)

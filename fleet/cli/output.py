@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from certs.lifetimes import days_left
+from fleet.errors import UsageError
 from fleet.quantities import size
 
 if TYPE_CHECKING:
@@ -49,6 +50,14 @@ def complain(name: str, why: Down) -> None:
 def as_json(value: Any) -> None:
     """Print one JSON document on stdout."""
     click.echo(json.dumps(value, indent=2))
+
+
+def ask(question: str, command: str) -> None:
+    """Go on only if a person agrees; raises UsageError where nobody does, or nobody is there."""
+    if not sys.stdin.isatty():
+        raise UsageError(f"{command} asks before it does that, and nobody is there to answer", "say --yes")
+    if not click.confirm(question, err=True):
+        raise UsageError("nothing was changed")
 
 
 # --------------------------------------------------------------------------------------------------- plan

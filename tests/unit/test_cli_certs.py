@@ -15,7 +15,10 @@ import pytest
 from fleet.adapters.vault import FileVault
 from fleet.certificates import Entry, Role, State
 from fleet.cli import passphrase
+from fleet.cli.certs import VaultBundles
 from fleet.cli.certs_output import certificates_json, exchange_json, show_certificates, show_exchange
+from fleet.cli.world import world_of
+from fleet.inventory import load
 from fleet.model import CertificateFacts, Rotation
 from fleet.report import Outcome, Report, Result
 from fleet.rotation import Exchange, Step
@@ -176,6 +179,19 @@ def test_every_client_gets_a_bundle_in_the_vault(run: Run, operator: FileVault) 
     assert contents(operator)["client.pem"] != before
 
 
+def test_a_bundle_is_known_by_the_certificate_in_it(home: Path, operator: FileVault) -> None:
+    spec = load(home / "inventory.yaml")
+    bundles = VaultBundles(spec, world_of(spec))
+    path = bundles.make("ci", DAY)
+    [first] = operator.clients()
+    assert (bundles.find(first), bundles.find(replace(first, name="ada"))) == (path, None)
+    assert bundles.make("ci", 2 * DAY) == path
+    [again] = (client for client in operator.clients() if client != first)
+    assert (bundles.find(first), bundles.find(again)) == (None, path)
+    path.write_text("torn")
+    assert bundles.find(again) is None
+
+
 REPORT = Report((Outcome("amd-1", Result.FAILED), Outcome("arm-1", Result.DONE)), Outcome("builder", Result.UNCHANGED))
 BUNDLE = Path("/vault/bundles/acme-ci.fleet-bundle")
 
@@ -285,8 +301,6 @@ def company(home: Path, vault: FileVault) -> FileVault:
 @pytest.mark.parametrize("command", [("rotate", "ca"), ("revoke", "ada", "--yes")], ids=str)
 def test_a_ca_of_somebody_elses_is_not_exchanged(home: Path, run: Run, company: FileVault, command: Any) -> None:
     run("up")
-    from fleet.inventory import load
-
     spec = load(home / "inventory.yaml")
     theirs = FileVault(company.directory, spec.tls, spec.hosts)
     theirs.create_authority("acme", TODAY)

@@ -135,6 +135,8 @@ def test_an_exchange_waits_for_clients_and_then_goes_on(world: FakeWorld, tmp_pa
     assert (waits.step, waits.waiting, waits.bundles) == (Step.HAND_OUT, ("ci",), {"ci": tmp_path / "ci"})
     made = (tmp_path / "ci").read_text()
     assert made != old
+    keys = world.vault.read()
+    assert keys.client_authority == keys.coming_fingerprint
     # Asked again, it hands out the same.
     assert (run(world, tmp_path), (tmp_path / "ci").read_text()) == (waits, made)
     assert world.vault.authority == first
