@@ -25,7 +25,7 @@ from fleet.actions import (
 )
 from fleet.daemon import aside, in_use, last_words
 from fleet.errors import BuilderError, EngineError, FleetError, HostError
-from fleet.health import not_native
+from fleet.health import at_rest, not_native
 from fleet.model import ApiFacts, Down, HostFacts, Stage, object_name
 from fleet.report import Event, Outcome, Result
 from fleet.route import native_platforms
@@ -211,13 +211,10 @@ class Worker:
             if waited < settling:
                 continue
             api = self.world.prober.probe(host, timeout=LOOK_TIMEOUT)
-            if isinstance(api, Down):
-                if api.late:
-                    continue
+            if at_rest(api):
                 return
-            if not (running := api.active_builds):
-                return
-            if running != told:
+            running = api.active_builds if isinstance(api, ApiFacts) else None
+            if running and running != told:
                 told = running
                 builds = "1 build" if running == 1 else f"{running} builds"
                 self.emit(Event(host.name, f"waiting for {builds} to end", "note"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from fleet import buildx
 from fleet.act import Worker
 from fleet.actions import CreateAuthority, IssueClient
-from fleet.errors import BuilderError, Busy, Unreachable
+from fleet.errors import BuilderError, Busy, HostError
 from fleet.model import Down, Stage
 from fleet.observe import PROBE_TIMEOUT
 from fleet.parallel import Gathering, gather
@@ -43,7 +43,7 @@ class Applier:
         """Keep other operators away until the connections end; raises Busy when one is at work.
 
         What was found before may have changed until then. The first host decides: who has it gets the others, too.
-        A host that cannot be reached cannot be changed either.
+        A host that cannot be locked is left alone.
         """
         holder = f"{self.world.operator}, {doing}, since {self.world.now():%Y-%m-%d %H:%M} UTC"
         chosen = [host for host in self.spec.hosts if not only or host.name in only]
@@ -56,7 +56,8 @@ class Applier:
     def _hold(self, host: HostSpec, holder: str) -> str | None:
         try:
             return self.connections.get(host).hold(self.spec.name, holder)
-        except Unreachable:
+        except HostError as error:
+            self.connections.give_up(host, error)
             return None
 
     def up(self, facts: Facts, decided: Plan, *, only: Collection[str] = (), restart: Collection[str] = ()) -> Report:

@@ -16,6 +16,7 @@ CONTAINER_PORT = 1234
 SOCKET_PATH = "/run/buildkit/buildkitd.sock"
 LABEL_ARCH = "dev.fleet.arch"
 LABEL_EMULATED = "dev.fleet.emulated"
+LABEL_MAX_BUILDS = "dev.fleet.max-builds"
 CONFIG_PATH = "/etc/buildkit/buildkitd.toml"
 TLS_DIRECTORY = "/etc/buildkit/tls"
 CA_PATH = f"{TLS_DIRECTORY}/ca.pem"
@@ -24,6 +25,14 @@ KEY_PATH = f"{TLS_DIRECTORY}/key.pem"
 PLATFORM_SCAN_AGE = "24h"
 """How long buildkitd trusts its list of platforms. By default every 20 s whoever asks waits for a program to be
 started for each architecture, seconds on a slow host; what a native node can run does not change."""
+SPACE: Mapping[str, str] = MappingProxyType({"reservedSpace": "10%", "maxUsedSpace": "80%", "minFreeSpace": "20%"})
+"""BuildKit's own shares of the disk, without its caps of 10 and 100 GB: docs/decisions/0005."""
+
+
+def merged(config: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """A host's `own` settings laid over the fleet's: tables key by key, everything else as a whole."""
+    both = {key: merged(config[key], own[key]) for key in config.keys() & own if isinstance(own[key], Mapping)}
+    return {**config, **own, **both}
 
 
 def render(config: Mapping[str, Any], labels: Mapping[str, str] = MappingProxyType({})) -> str:
@@ -32,6 +41,8 @@ def render(config: Mapping[str, Any], labels: Mapping[str, str] = MappingProxyTy
     `labels` are the worker's, which every client can read; they are put beside those of the inventory.
     """
     oci = config.get("worker", {}).get("oci", {})
+    # With one of them BuildKit forgets its defaults of the others; rules have limits of their own.
+    space = {} if oci.keys() & {*SPACE, "gcpolicy"} else SPACE
     tree = {
         **config,
         "grpc": {
@@ -39,7 +50,12 @@ def render(config: Mapping[str, Any], labels: Mapping[str, str] = MappingProxyTy
             "tls": {"ca": CA_PATH, "cert": CERT_PATH, "key": KEY_PATH},
         },
         "worker": {
-            "oci": {**oci, "enabled": True, **({"labels": {**oci.get("labels", {}), **labels}} if labels else {})},
+            "oci": {
+                **space,
+                **oci,
+                "enabled": True,
+                **({"labels": {**oci.get("labels", {}), **labels}} if labels else {}),
+            },
             "containerd": {"enabled": False},
         },
         "system": {"platformsCacheMaxAge": PLATFORM_SCAN_AGE, **config.get("system", {})},

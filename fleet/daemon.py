@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from fleet import buildkitd
-from fleet.model import object_name
+from fleet.model import Limits, object_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +47,7 @@ class DaemonSpec:
     """Fingerprints of the CAs whose clients it lets in."""
     brought: str = ""
     """Serial number of the certificate that the inventory brings for it; empty: it gets one of its own."""
+    limits: Limits = Limits()
 
     @property
     def name(self) -> str:
@@ -65,6 +66,7 @@ class DaemonSpec:
             "authority": short(self.authority),
             "trust": trust_setting(self.trust),
             "brought": self.brought,
+            "limits": " ".join(f"{name}={most}" for name, most in asdict(self.limits).items() if most),
         }
 
     @property

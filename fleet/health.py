@@ -82,6 +82,7 @@ def node_health(
         cache_bytes=api.cache_bytes if api else None,
         free_bytes=found.free_bytes if found else None,
         latency_ms=api.latency_ms if api else None,
+        max_builds=api.max_builds if api else None,
     )
 
 
@@ -173,6 +174,11 @@ def _container_problem(spec: FleetSpec, host: HostSpec, found: HostFacts) -> Dow
     if daemon.state != "running":
         return Down(Stage.CONTAINER, f"{name}: {daemon.detail or daemon.state}", f"fleet up --host {host.name}")
     return None
+
+
+def at_rest(answer: ApiFacts | Down) -> bool:
+    """Whether no build runs there: as the daemon says, or because there is none; what is not known is no rest."""
+    return not answer.late if isinstance(answer, Down) else answer.active_builds == 0
 
 
 def drained(host: HostSpec, drain: notes.Drain) -> Down:

@@ -13,7 +13,8 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from fleet import strict, tls_keys, yamltree
 from fleet.buildkitd_keys import DEFAULT_IMAGE, REFUSED, DaemonConfig, checked_image
 from fleet.errors import InventoryError, Problem, UsageError
-from fleet.model import DEFAULT_PORT, NAME, BuildkitSpec, Connection, FleetSpec, HostSpec, Platform, SshSpec
+from fleet.model import DEFAULT_PORT, NAME, BuildkitSpec, Connection, FleetSpec, HostSpec, Limits, Platform, SshSpec
+from fleet.quantities import parse_size, size
 from fleet.strict import File, Files, Strict, Text, shown
 from fleet.tls_keys import Credential, Tls, key_pair
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 LOCAL_ADDRESS = "127.0.0.1"
 """Where a local host's daemon listens unless the inventory says otherwise."""
+
+LEAST_MEMORY = 64_000_000
+"""Bytes: with less Linux would end the daemon before its first build."""
 
 
 def load(path: Path) -> FleetSpec:
@@ -60,7 +64,7 @@ def parse(
     try:
         inventory = _Inventory.model_validate(tree.value, context=Files(Path(source).parent, check_files))
     except ValidationError as error:
-        problems += strict.problems(error, tree, json_schema(), _REFUSED)
+        problems += strict.problems(error, tree, json_schema(), _refused(tree))
     if problems:
         raise InventoryError(source, yamltree.in_order(problems))
     return _spec(inventory)
@@ -126,6 +130,12 @@ def _platform(value: str) -> str:
     return value
 
 
+def _memory(value: str) -> str:
+    if parse_size(value) < LEAST_MEMORY:
+        raise ValueError(f"{value} is less than BuildKit itself needs: give it {size(LEAST_MEMORY)} or more")
+    return value
+
+
 # -------------------------------------------------------------------------------------------- the file
 
 
@@ -133,6 +143,8 @@ _Port = Annotated[int, Field(ge=1, le=65535)]
 _Name = Annotated[str, AfterValidator(_name)]
 _PlatformName = Annotated[str, AfterValidator(_platform)]
 _Platforms = Annotated[tuple[_PlatformName, ...], Field(min_length=1)]
+_Count = Annotated[int, Field(ge=1, le=10_000)]
+_Memory = Annotated[str, AfterValidator(_memory)]
 
 
 class _Ssh(Strict):
@@ -143,11 +155,24 @@ class _Ssh(Strict):
     sudo: bool | None = Field(default=None, description="Reach Docker through sudo, without a password (false).")
 
 
-class _Buildkit(Strict):
+class _HostBuildkit(Strict):
+    config: DaemonConfig | None = Field(default=None, description="buildkitd.toml as YAML, its own key names.")
+
+    @property
+    def tree(self) -> dict[str, Any]:
+        """What is set of it."""
+        return self.config.model_dump(by_alias=True, exclude_unset=True) if self.config else {}
+
+
+class _Buildkit(_HostBuildkit):
     image: Annotated[str, AfterValidator(checked_image)] = Field(
         default=DEFAULT_IMAGE, description="Image of the daemon, with a tag or a digest."
     )
-    config: DaemonConfig | None = Field(default=None, description="buildkitd.toml as YAML, its own key names.")
+
+
+class _Limits(Strict):
+    cpus: _Count | None = Field(default=None, description="How many of the host's CPUs (all).")
+    memory: _Memory | None = Field(default=None, description="How much of its memory, such as 8GB or 8GiB (all).")
 
 
 def _by_ssh_only(value: _Ssh, given: ValidationInfo) -> _Ssh:
@@ -184,6 +209,9 @@ class _Host(Strict):
     tls: Credential | None = Field(
         default=None, description="The node's certificate, issued by somebody else; needs tls.ca of the fleet."
     )
+    limits: _Limits | None = Field(default=None, description="Overrides single keys of the fleet's limits.")
+    max_builds: _Count | None = Field(default=None, description="Overrides the fleet's.")
+    buildkit: _HostBuildkit | None = Field(default=None, description="Laid over the fleet's, key by key.")
 
 
 class _Inventory(Strict):
@@ -198,6 +226,8 @@ class _Inventory(Strict):
         default_factory=_Ssh, description="How to log in, for all hosts; the rest is left to ~/.ssh/config."
     )
     tls: Tls = Field(default_factory=Tls, description="Where certificates come from, and how long they last.")
+    limits: _Limits = Field(default_factory=_Limits, description="What a daemon and its builds may use, for all hosts.")
+    max_builds: _Count | None = Field(default=None, description="How many builds a node has at a time (no limit).")
     hosts: dict[_Name, _Host] = Field(
         min_length=1,
         description="The machines by name.",
@@ -205,10 +235,12 @@ class _Inventory(Strict):
     )
 
 
-_REFUSED: dict[yamltree.Path, str] = {
-    **{("buildkit", "config", *key): why for key, why in REFUSED.items()},
-    **{("tls", *key): why for key, why in tls_keys.REFUSED.items()},
-}
+def _refused(tree: Tree) -> dict[yamltree.Path, str]:
+    """Keys that could stand there and must not, and why."""
+    hosts = tree.value.get("hosts")
+    places = [(), *(("hosts", name) for name in hosts)] if isinstance(hosts, dict) else [()]
+    configured = {(*at, "buildkit", "config", *key): why for at in places for key, why in REFUSED.items()}
+    return configured | {("tls", *key): why for key, why in tls_keys.REFUSED.items()}
 
 
 def _repeated(tree: Tree) -> Iterator[Problem]:
@@ -245,20 +277,16 @@ def _canonical(address: str) -> str:
 
 
 def _spec(inventory: _Inventory) -> FleetSpec:
-    config = inventory.buildkit.config
     return FleetSpec(
         name=inventory.fleet,
-        buildkit=BuildkitSpec(
-            inventory.buildkit.image, config.model_dump(by_alias=True, exclude_unset=True) if config else {}
-        ),
-        hosts=tuple(_host_spec(name, host, inventory.ssh) for name, host in inventory.hosts.items()),
+        buildkit=BuildkitSpec(inventory.buildkit.image, inventory.buildkit.tree),
+        hosts=tuple(_host_spec(name, host, inventory) for name, host in inventory.hosts.items()),
         tls=inventory.tls.spec(),
     )
 
 
-def _host_spec(name: str, host: _Host, ssh: _Ssh) -> HostSpec:
-    logins = [ssh, host.ssh] if host.ssh else [ssh]
-    login = {key: value for part in logins for key, value in part.model_dump(exclude_unset=True).items()}
+def _host_spec(name: str, host: _Host, fleet: _Inventory) -> HostSpec:
+    login, limits = _resolved(fleet.ssh, host.ssh), _resolved(fleet.limits, host.limits)
     return HostSpec(
         name=name,
         address=host.address or LOCAL_ADDRESS,
@@ -267,4 +295,12 @@ def _host_spec(name: str, host: _Host, ssh: _Ssh) -> HostSpec:
         ssh=SshSpec() if host.connection == "local" else SshSpec(**login),
         platforms=tuple(Platform.parse(platform) for platform in host.platforms or ()),
         tls=key_pair(host.tls),
+        limits=Limits(limits.get("cpus"), parse_size(limits["memory"]) if "memory" in limits else None),
+        max_builds=host.max_builds or fleet.max_builds,
+        config=host.buildkit.tree if host.buildkit else {},
     )
+
+
+def _resolved(fleet: Strict, host: Strict | None) -> dict[str, Any]:
+    """What is set for a host, its own keys before the fleet's."""
+    return {key: value for part in (fleet, host) if part for key, value in part.model_dump(exclude_unset=True).items()}

@@ -20,6 +20,7 @@ from fleet.actions import (
     SetAside,
     StartDaemon,
 )
+from fleet.certificates import node_problem
 from fleet.daemon import DaemonSpec, aside, short
 from fleet.health import foreign, not_native, wrong_clock
 from fleet.model import (
@@ -112,9 +113,10 @@ def lane(spec: FleetSpec, host: HostSpec, facts: Facts, now: datetime, *, restar
         reason = f"{api.stage}: {api.reason}" if api else "it has not been asked over mutual TLS yet"
         return Lane((*before, *ready, *after), (reason,), undo=undo)
     warning = not_native(host, api, found, native_platforms(host, api, found))
+    warning = warning or clock or node_problem(spec, host, daemon.certificate if daemon else None, now)
     again = resume if drain else ()
     reasons = {"left over": before or after, "a stopped run left it drained": again}
-    return Lane((*before, *again, *after), tuple(why for why, left in reasons.items() if left), None, warning or clock)
+    return Lane((*before, *again, *after), tuple(why for why, left in reasons.items() if left), None, warning)
 
 
 def _at_work(daemon: DaemonFacts, host: HostSpec, api: ApiFacts | Down | None) -> bool:
@@ -254,17 +256,19 @@ def daemon_spec(
     """
     kin = [other for other in emulated if runs_natively(arch, Platform("linux", other))]
     labels = {buildkitd.LABEL_ARCH: arch} | ({buildkitd.LABEL_EMULATED: ",".join(kin)} if kin else {})
+    labels |= {buildkitd.LABEL_MAX_BUILDS: str(host.max_builds)} if host.max_builds else {}
     return DaemonSpec(
         fleet=spec.name,
         node=host.name,
         image=spec.buildkit.image,
         port=host.port,
         bind=_bind(host),
-        config=buildkitd.render(spec.buildkit.config, labels),
+        config=buildkitd.render(buildkitd.merged(spec.buildkit.config, host.config), labels),
         names=node_names(spec.name, host, arch),
         authority=vault.authority_fingerprint or "",
         trust=vault.trust,
         brought=brought.serial if isinstance(brought := vault.brought.get(host.name), CertificateFacts) else "",
+        limits=host.limits,
     )
 
 

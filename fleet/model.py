@@ -181,6 +181,15 @@ class TlsSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What a daemon and its builds may use of their host together; None: all of it."""
+
+    cpus: int | None = None
+    memory: int | None = None
+    """Bytes."""
+
+
+@dataclass(frozen=True, slots=True)
 class HostSpec:
     """One machine as the inventory wants it."""
 
@@ -193,6 +202,11 @@ class HostSpec:
     """What the node may build; empty: everything that it runs natively."""
     tls: KeyPair | None = None
     """The node's, issued by somebody else; None: fleet issues one."""
+    limits: Limits = Limits()
+    max_builds: int | None = None
+    """How many builds `fleet build` runs there at a time; None: any number."""
+    config: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Its own buildkitd.toml as a tree, to be laid over the fleet's."""
 
     @property
     def endpoint(self) -> str:
@@ -367,6 +381,8 @@ class ApiFacts:
     """The architecture that `fleet up` found on the host and wrote into the daemon's labels."""
     emulated: tuple[str, ...] = ()
     """Of the same family, what the host's binfmt handlers caught then."""
+    max_builds: int | None = None
+    """How many builds it is to have at a time, by the inventory of then; None: any number."""
     active_builds: int | None = None
     cache_bytes: int | None = None
     certificate: CertificateFacts | None = None
@@ -486,6 +502,11 @@ class Health(StrEnum):
     DRAINED = "drained"
     UNKNOWN = "unknown"
 
+    @property
+    def usable(self) -> bool:
+        """Whether it builds, or will when its operator lets it: nothing has to be mended first."""
+        return self in {Health.READY, Health.DEGRADED, Health.DRAINED}
+
 
 @dataclass(frozen=True, slots=True)
 class NodeHealth:
@@ -505,6 +526,8 @@ class NodeHealth:
     cache_bytes: int | None
     free_bytes: int | None
     latency_ms: float | None
+    max_builds: int | None = None
+    """How many builds it is to have at a time; None: any number, or unknown."""
 
 
 @dataclass(frozen=True, slots=True)

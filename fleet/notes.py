@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from fleet.model import ApiFacts, Down
 
 DRAIN = "drain"
+_LONGEST = 1000
+_LONGEST_NAME = 100
 _CLIENT = "client/"
 
 
@@ -33,15 +35,20 @@ class Drain:
 
 
 def drain(api: ApiFacts | Down | None) -> Drain | None:
-    """Whether the node takes no new builds; a note that nobody can read counts, too."""
+    """Whether the node takes no new builds; a note that nobody can read counts, too.
+
+    Whoever may build may leave notes: what is in them is shown, so nothing that a terminal would obey is let through.
+    """
     noted = (getattr(api, "notes", None) or {}).get(DRAIN)
     if noted is None:
         return None
     try:
-        given = json.loads(noted)
-        return Drain(str(given["by"]), datetime.fromisoformat(given["since"]), given["passing"] is True)
-    except (KeyError, TypeError, ValueError):
-        return Drain("somebody", datetime.fromtimestamp(0).astimezone())
+        given = json.loads(noted[:_LONGEST])
+        since = datetime.fromisoformat(given["since"]).astimezone(UTC)
+        by = "".join(letter for letter in str(given["by"]) if letter.isprintable())[:_LONGEST_NAME]
+        return Drain(by, since, given["passing"] is True)
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
+        return Drain("somebody", datetime.fromtimestamp(0, UTC))
 
 
 def client_key(name: str) -> str:

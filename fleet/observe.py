@@ -53,15 +53,22 @@ class Connections:
         self._open: dict[str, Host] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._guard = threading.Lock()
+        self._given_up: dict[str, HostError] = {}
 
     def get(self, host: HostSpec) -> Host:
         """The connection to `host`; raises Unreachable."""
         with self._guard:
             lock = self._locks.setdefault(host.name, threading.Lock())
+        if error := self._given_up.get(host.name):
+            raise error
         with lock:
             if host.name not in self._open:
                 self._open[host.name] = self._connect(host)
             return self._open[host.name]
+
+    def give_up(self, host: HostSpec, error: HostError) -> None:
+        """Have nothing more to do with this host: whoever asks for its connection gets the error."""
+        self._given_up[host.name] = error
 
     def __enter__(self) -> Self:
         return self

@@ -91,7 +91,7 @@ class _Question:
 
 
 def _ground(spec: FleetSpec, host: HostSpec, connection: Host, root: str) -> Ground:
-    return answer(connection.run(question(root, host.port, registries(spec)), timeout=SCRIPT_TIMEOUT).stdout)
+    return answer(connection.run(question(root, host.port, registries(spec, host)), timeout=SCRIPT_TIMEOUT).stdout)
 
 
 def _builder(spec: FleetSpec, world: World) -> BuilderFacts | Down:

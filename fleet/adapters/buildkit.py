@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from certs.lifetimes import CLOCK_TOLERANCE
 from fleet.adapters.wire import Fields, encoded, fields, messages, number, text
-from fleet.buildkitd import LABEL_ARCH, LABEL_EMULATED
+from fleet.buildkitd import LABEL_ARCH, LABEL_EMULATED, LABEL_MAX_BUILDS
 from fleet.cache import CacheRecord
 from fleet.check.ground import Reach
 from fleet.errors import HostError, VaultError
@@ -158,6 +158,7 @@ class BuildkitProber:
                 )
             worker: Fields = records[0] if records else {}
             labels = {text(entry, 1): text(entry, 2) for entry in messages(worker, 2)}
+            most = labels.get(LABEL_MAX_BUILDS, "")
             return ApiFacts(
                 version="".join(text(record, 2) for record in messages(version, 1)),
                 worker=text(worker, 1),
@@ -165,6 +166,7 @@ class BuildkitProber:
                 latency_ms=latency,
                 arch=labels.get(LABEL_ARCH),
                 emulated=tuple(filter(None, labels.get(LABEL_EMULATED, "").split(","))),
+                max_builds=int(most) if most.isdecimal() else None,
                 active_builds=_or_unknown(lambda: sum(1 for _ in active)),
                 cache_bytes=_or_unknown(lambda: sum(number(r, 4) for r in messages(fields(usage.result()), 1))),
                 notes=_or_unknown(lambda: {note.key: note.text for note in _read_notes(notes)}),
@@ -176,32 +178,21 @@ class BuildkitProber:
         It outlives restarts and replacements: it is a pinned record of BuildKit's history, of a build without a
         definition. Raises HostError.
         """
-        import grpc
-
-        self.prepare()
         ref = f"{_NOTE}{key}.{os.urandom(8).hex()}"
-        try:
-            with grpc.secure_channel(host.endpoint, self._credentials, _CHANNEL_OPTIONS) as channel:
+        with self._calling(host) as channel:
 
-                def call(method: str, request: bytes) -> None:
-                    channel.unary_unary(f"{_CONTROL}{method}")(request, timeout=NOTE_TIMEOUT)
+            def call(method: str, request: bytes) -> None:
+                channel.unary_unary(f"{_CONTROL}{method}")(request, timeout=NOTE_TIMEOUT)
 
-                listed = channel.unary_stream(f"{_CONTROL}ListenBuildHistory")(_NOTES, timeout=NOTE_TIMEOUT)
-                older = [found.ref for found in _read_notes(listed) if found.key == key]
-                if text is not None:
-                    attribute = encoded((1, key), (2, text))
-                    # SolveRequest{Ref = 1, Definition = 2: empty, FrontendAttrs = 7}
-                    call("Solve", encoded((1, ref), (2, b""), (7, attribute)))
-                    call("UpdateBuildHistory", encoded((1, ref), (2, True)))  # Pinned
-                for old in older:
-                    call("UpdateBuildHistory", encoded((1, old), (3, True)))  # Delete
-        except (grpc.RpcError, ValueError) as error:
-            failure = _api_failure(host, error) if isinstance(error, grpc.RpcError) else None
-            raise HostError(
-                Stage.API,
-                failure.reason if failure else f"{host.endpoint} does not keep notes: {error}",
-                "fleet status",
-            ) from error
+            listed = channel.unary_stream(f"{_CONTROL}ListenBuildHistory")(_NOTES, timeout=NOTE_TIMEOUT)
+            older = [found.ref for found in _read_notes(listed) if found.key == key]
+            if text is not None:
+                attribute = encoded((1, key), (2, text))
+                # SolveRequest{Ref = 1, Definition = 2: empty, FrontendAttrs = 7}
+                call("Solve", encoded((1, ref), (2, b""), (7, attribute)))
+                call("UpdateBuildHistory", encoded((1, ref), (2, True)))  # Pinned
+            for old in older:
+                call("UpdateBuildHistory", encoded((1, old), (3, True)))  # Delete
 
     def cache(self, host: HostSpec) -> tuple[CacheRecord, ...]:
         """What the daemon has cached. Raises HostError."""

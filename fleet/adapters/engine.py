@@ -175,6 +175,8 @@ class DockerEngine:
                     privileged=True,
                     init=True,
                     restart_policy={"Name": "unless-stopped"},
+                    nano_cpus=wanted.limits.cpus and wanted.limits.cpus * 10**9,
+                    mem_limit=wanted.limits.memory,
                     binds={wanted.name: {"bind": STATE_DIRECTORY, "mode": "rw"}},
                     port_bindings={DAEMON_PORT: (wanted.bind, wanted.port)},
                 ),

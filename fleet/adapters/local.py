@@ -8,7 +8,6 @@ import socket
 import subprocess
 from contextlib import suppress
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleet.adapters import host_lock
@@ -45,18 +44,21 @@ class LocalHost:
         """Take the lock of that name until this is closed; None: it is ours, else who has it."""
         path = host_lock.path(name)
         try:
-            # Another user's file must not be opened for creation: fs.protected_regular.
-            lock = os.open(path, os.O_RDONLY) if Path(path).exists() else os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+            with suppress(FileExistsError):
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
+            # Without O_CREAT: fs.protected_regular refuses it for another user's file.
+            lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         except OSError as error:
-            raise HostError(Stage.DOCKER, f"{path}: {error.strerror}") from error
+            raise HostError(Stage.DOCKER, f"{path}: {error.strerror}", "remove it") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            with os.fdopen(lock) as file:
-                return file.readline().strip() or "somebody"
+            with os.fdopen(lock, errors="replace") as file:
+                return host_lock.readable(file.readline(300))
         self._locks.append(lock)
-        with suppress(OSError), open(path, "r+") as file:
-            file.truncate(file.write(f"{holder}\n"))
+        if os.fstat(lock).st_uid == os.geteuid():
+            with suppress(OSError), open(path, "r+") as file:
+                file.truncate(file.write(f"{holder}\n"))
         return None
 
     def engine(self) -> DockerEngine:

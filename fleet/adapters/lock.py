@@ -6,7 +6,7 @@ import fcntl
 import getpass
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,27 +26,36 @@ def locked(directory: Path) -> Iterator[None]:
 
     The kernel decides, and lets go when the holder ends, however it ends; what the file says is for people alone.
     """
-    path = directory / FILE
     with pem_files.translated():
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        lock = _take(directory / FILE)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = _printable(os.pread(lock, 500, 0)) or f"it holds {path}"
-            raise VaultError(f"another fleet is at work on {directory.name}: {holder}", "wait for it to end") from error
         with pem_files.translated():
             os.ftruncate(lock, 0)
             os.pwrite(lock, _holder().encode(), 0)
             # Nobody else writes now, so these belong to one who was killed.
-            for unfinished in (
-                *directory.glob(pem_files.UNFINISHED),
-                *directory.glob(f"clients/{pem_files.UNFINISHED}"),
-            ):
-                unfinished.unlink()
+            for folder in (".", "clients", "bundles"):
+                for unfinished in directory.glob(f"{folder}/{pem_files.UNFINISHED}"):
+                    unfinished.unlink()
         yield
     finally:
+        os.close(lock)
+
+
+def _take(path: Path) -> int:
+    """The file, open and locked; who leaves a fleet removes it as the last thing, and then it locks nothing any more."""
+    while True:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock), path.stat()):
+                    return lock
+        except BlockingIOError as error:
+            holder = _printable(os.pread(lock, 500, 0)) or f"it holds {path}"
+            os.close(lock)
+            name = path.parent.name
+            raise VaultError(f"another fleet is at work on {name}: {holder}", "wait for it to end") from error
         os.close(lock)
 
 

@@ -53,10 +53,24 @@ def load(fleet: str) -> FleetSpec:
 class MemberVault(FileVault):
     """A vault whose client certificate came with a bundle; it cannot issue anything."""
 
+    def has_client(self) -> bool:
+        """Whether there is something to speak mutual TLS with; exposed files raise VaultError."""
+        with pem_files.translated():
+            self._refuse_exposed(MEMBERSHIP, CLIENT)
+        return super().has_client()
+
+    def _refuse_exposed(self, *files: str) -> None:
+        """Raise VaultError for what others could read, in terms of one who has no CA."""
+        known = "ask the fleet's operator to take this access away, and for a new bundle"
+        for path, mode in ((self.directory, 0o700), *((self.directory / file, 0o600) for file in files)):
+            if path.exists():
+                pem_files.refuse_exposed(path, mode, known=known)
+
     def membership(self) -> Membership | None:
         """What the bundle said; None: this machine has not joined. Raises VaultError for what join did not write."""
         path = self.directory / MEMBERSHIP
         with pem_files.translated():
+            self._refuse_exposed(MEMBERSHIP)
             content = pem_files.read(path)
         if content is None:
             return None
@@ -99,13 +113,17 @@ class MemberVault(FileVault):
         return VaultFacts(None, None, CertificateFacts.of(described), self.client_files, trust=fingerprints)
 
     def check(self, bundle: Bundle, *, force: bool) -> Membership:
-        """What the bundle gives; raises UsageError when it must not be stored here. See `membership.refuse_bundle`."""
+        """What the bundle gives; raises UsageError when it must not be stored here. See `membership.refuse_bundle`.
+
+        Raises VaultError for a folder in which others could read the key.
+        """
         from certs.certificate import describe, split_pem
         from certs.keys import CertificateError
 
         new = membership.membership(bundle)
         trusted: set[str] = set()
         with pem_files.translated():
+            self._refuse_exposed()
             operators = (AUTHORITY,) if has_joined(bundle.fleet) else (AUTHORITY, CLIENT, TRUST)
             if any((self.directory / name).exists() for name in operators):
                 raise UsageError(
@@ -131,9 +149,16 @@ class MemberVault(FileVault):
         pem_files.write(self.directory / CLIENT, credential.certificate + credential.key.reveal())
 
     @pem_files.translated()
+    def forget_keys(self) -> None:
+        """Remove what can be used, the key first; the folder goes on being one that `forget` has to finish."""
+        for name in (CLIENT, TRUST):
+            (self.directory / name).unlink(missing_ok=True)
+
+    @pem_files.translated()
     def forget(self) -> None:
-        """Remove what joining has put there, the key first; what else is there stays."""
-        for name in (CLIENT, TRUST, MEMBERSHIP, lock.FILE):
+        """Remove what joining has put there; what else is there stays. The lock goes last: nothing is held after it."""
+        self.forget_keys()
+        for name in (MEMBERSHIP, lock.FILE):
             (self.directory / name).unlink(missing_ok=True)
         with suppress(OSError):
             self.directory.rmdir()

@@ -47,12 +47,12 @@ def named(file: Path | str, remedy: str) -> Iterator[None]:
         raise VaultError(f"{file} cannot be used: {error}", remedy) from None
 
 
-def refuse_exposed(path: Path, mode: int = 0o600) -> None:
-    """Raise VaultError for what others could read or change."""
+def refuse_exposed(path: Path, mode: int = 0o600, *, known: str = "make a new CA") -> None:
+    """Raise VaultError for what others could read or change; `known`: what to do if they have."""
     if path.stat().st_mode & _OTHERS:
         raise VaultError(
             f"{path} can be read by others (mode {path.stat().st_mode & 0o777:04o})",
-            f"chmod {mode:o} {path}; if others may have read it, make a new CA",
+            f"chmod {mode:o} {path}; if others may have read it, {known}",
         )
 
 

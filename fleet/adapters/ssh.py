@@ -101,7 +101,7 @@ class SshHost:
                     threading.Thread(target=_live, args=(channel,), daemon=True).start()
                     return None
                 case "taken":
-                    return answer.readline().strip() or "somebody"
+                    return host_lock.readable(answer.readline())
             said = channel.makefile_stderr("rb").read().decode(errors="replace").strip().splitlines()
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise _lost(error) from error

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from fleet.buildkitd import merged
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from fleet.model import FleetSpec
+    from fleet.model import FleetSpec, HostSpec
 
 
 class Reach(StrEnum):
@@ -80,11 +82,11 @@ _HUB = "registry-1.docker.io"
 """The machine behind the name docker.io."""
 
 
-def registries(spec: FleetSpec) -> tuple[str, ...]:
-    """`HOST:PORT` of the registries that the inventory names: the image's, mirrors, and others without mirrors."""
+def registries(spec: FleetSpec, host: HostSpec) -> tuple[str, ...]:
+    """`HOST:PORT` of the registries that a host is to use: the image's, mirrors, and others without mirrors."""
     first, slash, _ = spec.buildkit.image.partition("/")
     image = first if slash and (first == "localhost" or set(first) & {".", ":"}) else "docker.io"
-    configured = spec.buildkit.config.get("registry") or {}
+    configured = merged(spec.buildkit.config, host.config).get("registry") or {}
     others = (mirror for name, entry in configured.items() for mirror in entry.get("mirrors") or (name,))
     plain = {name for name, entry in configured.items() if entry.get("http")}
     return tuple(dict.fromkeys(_endpoint(name, plain) for name in (image, *others)))

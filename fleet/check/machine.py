@@ -101,13 +101,18 @@ def cgroups(case: Case) -> Judgement:
 
 
 def memory(case: Case) -> Judgement:
-    """Memory and CPUs."""
+    """Memory and CPUs, and what the daemon is to have of them."""
     cpus, memory = case.info.cpus, case.info.memory
     if not (cpus and memory):
         return unknown("Docker does not say what the host has")
     said = f"{memory / 1e9:.1f} GB, {cpus} CPU{'s' if cpus > 1 else ''}"
+    limits = case.host.limits
+    if limits.cpus and limits.cpus > cpus:
+        return problem(f"{said}: Docker does not give a container {limits.cpus}", "correct limits.cpus")
+    if limits.memory and limits.memory < memory:
+        memory, said = limits.memory, f"{said}, of which BuildKit may have {limits.memory / 1e9:.1f} GB"
     if memory < SMALL_MEMORY:
-        return warning(f"{said}: the kernel will end builds that compile", "give the host more memory, or swap")
+        return warning(f"{said}: the kernel will end builds that compile", "give it more memory, or swap")
     return ok(said)
 
 

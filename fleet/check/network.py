@@ -137,7 +137,7 @@ _WHY = {
 
 def registry(case: Case) -> Judgement:
     """From the host itself; its containers usually have the same way out."""
-    wanted = registries(case.spec)
+    wanted = registries(case.spec, case.host)
     reached = {endpoint: case.ground.reach.get(endpoint, Reach.UNKNOWN) for endpoint in wanted}
     lost = [f"{endpoint} ({_WHY[reach]})" for endpoint, reach in reached.items() if reach in _WHY]
     info = case.answers.info

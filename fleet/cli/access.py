@@ -19,7 +19,7 @@ from fleet.cli.build import OWN_BUILDERS
 from fleet.cli.progress import progress
 from fleet.cli.world import load, world_of
 from fleet.errors import BuilderError, HostError, UsageError, VaultError
-from fleet.model import NAME, ApiFacts, Facts, Health, NodeFacts, Rotation
+from fleet.model import NAME, ApiFacts, Facts, NodeFacts, Rotation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -184,13 +184,13 @@ def join(source: str, *, force: bool, as_json: bool, verbose: bool) -> int:
         output.show_snapshot(taken)
     if outcome.failure:
         raise BuilderError(outcome.failure.reason, outcome.failure.remedy)
-    usable = [node.health in {Health.READY, Health.DEGRADED} for node in taken.nodes]
+    usable = [node.health.usable for node in taken.nodes]
     if not as_json and any(usable):
         name = bundle.fleet
         click.echo(f"builder {name}: docker buildx build --builder {name} …, or fleet build …", err=True)
         if source != "-":
             click.echo(f"{source} still holds the key: keep it as one, or delete it", err=True)
-    return 0 if all(usable) else 3 if any(usable) else 1
+    return output.exit_code(usable)
 
 
 def _unpacked(source: str) -> Bundle:
@@ -286,11 +286,15 @@ def leave(name: str | None, *, as_json: bool) -> int:
                     builder.run(buildx.arguments(fleet, buildx.RemoveBuilder()))
                     removed.append(f"the builder {fleet}")
             except BuilderError as error:
-                # Keys are to go even where docker has gone before.
                 failure = error
             shutil.rmtree(vault.directory / OWN_BUILDERS, ignore_errors=True)
-            vault.forget()
-            removed.append(f"the keys and nodes of {fleet} in {vault.directory}")
+            if failure:
+                # Keys are to go even where docker has gone before; what is left is for the next `leave` to know.
+                vault.forget_keys()
+                removed.append(f"the keys of {fleet} in {vault.directory}")
+            else:
+                vault.forget()
+                removed.append(f"the keys and nodes of {fleet} in {vault.directory}")
     elif fleet and (home() / fleet).exists():
         raise UsageError(f"{home() / fleet} is an operator's vault, not a bundle's", "fleet down")
     if as_json:
@@ -300,5 +304,6 @@ def leave(name: str | None, *, as_json: bool) -> int:
             "\n".join(f"removed {one}" for one in removed) or f"this machine has not joined {fleet or 'a fleet'}"
         )
     if failure:
-        raise failure
+        again = f"then fleet leave {fleet}, which still has to remove the builder {fleet}"
+        raise BuilderError(failure.message, f"{failure.remedy}; {again}" if failure.remedy else again)
     return 0

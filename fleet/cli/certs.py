@@ -92,7 +92,7 @@ def revoke(inventory: Path, name: str, *, yes: bool, as_json: bool, verbose: boo
         )
     now = datetime.now(UTC)
     clients = vault.clients()
-    others = [client for client in live(clients, now) if client != name]
+    others = sorted(client for client in live(clients, now) if client != name)
     if name in live(clients, now) and not yes:
         again = f", and {', '.join(others)} must join again with a new bundle" if others else ""
         click.echo(
@@ -161,6 +161,7 @@ class VaultBundles:
     world: World
 
     def make(self, client: str, lifetime: timedelta) -> Path:
+        """Make a new one in the place of what is there."""
         from fleet.cli.access import hand_out
 
         path = self._path(client)
@@ -169,6 +170,7 @@ class VaultBundles:
         return path
 
     def find(self, client: ClientFacts) -> Path | None:
+        """The one that holds just this certificate."""
         from certs.bundle import BundleError, unpack
         from certs.certificate import describe
 

@@ -51,6 +51,7 @@ def plan(inventory: Path, only: Sequence[str], *, exit_code: bool, as_json: bool
 
 def up(inventory: Path, only: Sequence[str], *, as_json: bool, verbose: bool, restart: Sequence[str] = ()) -> int:
     """`fleet up`, and `fleet restart` of the nodes in `restart`."""
+    from fleet.certificates import problems
     from fleet.observe import Connections, Observation, observe
 
     spec = load(inventory, only)
@@ -82,10 +83,15 @@ def up(inventory: Path, only: Sequence[str], *, as_json: bool, verbose: bool, re
                 show.waiting("looking again")
                 after = decide.plan(spec, observe(spec, world, connections, only=only), world.now(), only=only)
                 remains = None if after.empty else after
+    ending = problems(spec, world.vault.read(), world.now())
     if as_json:
-        output.as_json(output.report_json(spec.name, report, remains))
+        output.as_json(
+            output.report_json(spec.name, report, remains) | {"problems": list(map(output.down_json, ending))}
+        )
     else:
         output.show_report(report)
+        for problem in ending:
+            output.complain(spec.name, problem)
         if remains:
             click.echo("the fleet is not yet as it is wanted; what remains:", err=True)
             output.show_plan(remains, err=True)

@@ -33,22 +33,24 @@ def drain(inventory: Path, names: Sequence[str], *, wait: bool, as_json: bool, v
     spec = load(inventory, names)
     world = world_of(spec)
     drained = notes.Drain(world.operator, world.now()).text()
-    with progress(verbose=verbose) as show:
+    # This machine's builder is changed, too.
+    with world.vault.locked(), progress(verbose=verbose) as show:
         failed = _note(world, _chosen(spec, names), drained, show)
         registered = _reregister(spec, world, show)
         if wait:
             _await_idle(world, [host for host in _chosen(spec, names) if host.name not in failed], show)
-    return _show(spec, world, failed, registered, as_json=as_json)
+    return _show(spec, world, failed, registered, len(names), as_json=as_json)
 
 
 def resume(inventory: Path, names: Sequence[str], *, as_json: bool, verbose: bool) -> int:
     """`fleet resume`."""
     spec = load(inventory, names)
     world = world_of(spec)
-    with progress(verbose=verbose) as show:
+    # This machine's builder is changed, too.
+    with world.vault.locked(), progress(verbose=verbose) as show:
         failed = _note(world, _chosen(spec, names), None, show)
         registered = _reregister(spec, world, show)
-    return _show(spec, world, failed, registered, as_json=as_json)
+    return _show(spec, world, failed, registered, len(names), as_json=as_json)
 
 
 def _chosen(spec: FleetSpec, names: Sequence[str]) -> list[HostSpec]:
@@ -90,25 +92,36 @@ def _reregister(spec: FleetSpec, world: World, show: Progress) -> Outcome | None
         return None
     found = Facts({name: NodeFacts(api=api) for name, api in _asked(spec, world).items()}, builder, world.vault.read())
     able = able_platforms(spec, found, {host.name: Lane() for host in spec.hosts}, {})
+    # Somebody may be replacing the daemon of one, which is drained only for a while.
+    able = {name: platforms for name, platforms in able.items() if not notes.drain(found.nodes[name].api)}
     with Connections(world.connect) as none:
         return Applier(spec, world, none, show.event).register(*builder_steps(spec, able, builder, found.vault))
 
 
 def _await_idle(world: World, hosts: Sequence[HostSpec], show: Progress) -> None:
+    from fleet.act import SETTLING
+    from fleet.health import at_rest
     from fleet.observe import PROBE_TIMEOUT
     from fleet.parallel import gather
 
+    # A build that was sent there just before has begun by then.
+    time.sleep(SETTLING)
     while True:
         said = gather({host.name: partial(world.prober.probe, host, timeout=PROBE_TIMEOUT) for host in hosts})
-        busy = {name: api.active_builds for name, api in said.items() if isinstance(api, ApiFacts)}
-        if not any(busy.values()):
+        if not (busy := [name for name, api in said.items() if not at_rest(api)]):
             return
-        show.waiting(f"waiting for builds to end: {', '.join(f'{name} {count}' for name, count in busy.items())}")
+        show.waiting(f"waiting for builds to end on {', '.join(busy)}")
         time.sleep(LOOK_EVERY)
 
 
 def _show(
-    spec: FleetSpec, world: World, failed: Mapping[str, HostError], registered: Outcome | None, *, as_json: bool
+    spec: FleetSpec,
+    world: World,
+    failed: Mapping[str, HostError],
+    registered: Outcome | None,
+    chosen: int,
+    *,
+    as_json: bool,
 ) -> int:
     from fleet.health import snapshot
 
@@ -132,4 +145,4 @@ def _show(
     if registered and registered.failure:
         click.echo(f"builder: {registered.failure.reason}", err=True)
     trouble = bool(failed) or bool(registered and registered.failure)
-    return output.PARTLY if trouble and len(failed) < len(spec.hosts) else int(trouble)
+    return output.PARTLY if trouble and len(failed) < chosen else int(trouble)

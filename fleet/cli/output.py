@@ -214,7 +214,7 @@ def _row(node: NodeHealth, taken: datetime) -> tuple[str, ...]:
         f"{_HEALTH[node.health][0]} {node.health}",
         node.arch or "–",
         platforms(node.owns),
-        _shown(node.active_builds),
+        _shown(node.active_builds) + (f"/{node.max_builds}" if node.max_builds else ""),
         size(node.cache_bytes),
         size(node.free_bytes),
         f"{(node.certificate.expires - taken).days} d" if node.certificate else "–",
@@ -245,6 +245,7 @@ def snapshot_json(snapshot: Snapshot) -> dict[str, Any]:
                 "reason": node.reason,
                 "buildkit": node.buildkit,
                 "active_builds": node.active_builds,
+                "max_builds": node.max_builds,
                 "certificate": node.certificate
                 and {
                     "expires": node.certificate.expires.isoformat(),

@@ -14,12 +14,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fleet.model import BuildkitSpec, Connection, FleetSpec, HostSpec, KeyPair, Platform, SshSpec, TlsSpec
+from fleet.model import BuildkitSpec, Connection, FleetSpec, HostSpec, KeyPair, Limits, Platform, SshSpec, TlsSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_CHECKERS = ("inventory.py", "yamltree.py", "strict.py", "buildkitd_keys.py", "tls_keys.py", "model.py")
+_CHECKERS = (
+    "inventory.py",
+    "yamltree.py",
+    "strict.py",
+    "buildkitd_keys.py",
+    "tls_keys.py",
+    "quantities.py",
+    "model.py",
+)
 _KEPT = 16
 
 
@@ -76,6 +84,7 @@ def _restored(tree: dict[str, Any]) -> FleetSpec:
                     "ssh": SshSpec(**host["ssh"]),
                     "platforms": tuple(Platform(**platform) for platform in host["platforms"]),
                     "tls": _key_pair(host["tls"]),
+                    "limits": Limits(**host["limits"]),
                 }
             )
             for host in tree["hosts"]

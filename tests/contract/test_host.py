@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fleet.adapters import local
+from fleet.adapters import host_lock, local
 from fleet.adapters.local import LocalHost
 from fleet.adapters.ssh import connect
 from fleet.errors import HostError
@@ -46,6 +46,24 @@ def test_a_lock_has_one_holder_who_is_named_until_the_connection_ends(again: Cal
     finally:
         one.close()
         other.close()
+
+
+@pytest.mark.parametrize("kind", ["local", "ssh"])
+def test_a_link_in_the_place_of_the_lock_is_left_alone(kind: str, lab: Lab) -> None:
+    name = f"contract-link-{os.getpid()}"
+    remote = connect(host_spec(lab, "amd-1", port=1))
+    host: Host = LocalHost() if kind == "local" else remote
+    file = host_lock.path(name)
+    victim = f"{file}.victim"
+    try:
+        host.run(("ln", "-s", victim, file))
+        with pytest.raises(HostError):
+            host.hold(name, "anna@laptop")
+        assert host.run(("test", "-e", victim)).status != 0
+    finally:
+        host.run(("rm", "-f", file))
+        host.close()
+        remote.close()
 
 
 @pytest.fixture(params=["fake", "local", "ssh"])

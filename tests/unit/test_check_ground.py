@@ -35,7 +35,8 @@ REGISTRIES: dict[str, tuple[str, dict[str, object], tuple[str, ...]]] = {
 def test_the_registries_that_an_inventory_names(
     image: str, configured: dict[str, object], wanted: tuple[str, ...]
 ) -> None:
-    assert registries(fleet(image=image, config={"registry": configured})) == wanted
+    spec = fleet(image=image, config={"registry": configured})
+    assert registries(spec, spec.hosts[0]) == wanted
 
 
 # ---------------------------------------------------------------------------------------------------- script

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from fleet.health import node_health, snapshot, wrong_clock
-from fleet.model import Down, Facts, FleetSpec, Health, HostFacts, HostSpec, NodeFacts, Stage
+from fleet.health import at_rest, node_health, snapshot, wrong_clock
+from fleet.model import ApiFacts, Down, Facts, FleetSpec, Health, HostFacts, HostSpec, NodeFacts, Stage
 from tests.support.values import NOW, api, builder, certificate, daemon, facts, fleet, found, host, node, platforms
 
 SPEC = fleet(host("amd-1"), host("arm-1", "linux/arm64"))
@@ -255,3 +255,17 @@ def test_the_clock_that_most_hosts_have(skews: tuple[float | None, ...], common:
         for number, skew in enumerate(skews)
     }
     assert facts(nodes).common_skew == common
+
+
+@pytest.mark.parametrize(
+    ("answer", "rest"),
+    [
+        pytest.param(api(), True, id="no build"),
+        pytest.param(replace(api(), active_builds=2), False, id="builds"),
+        pytest.param(replace(api(), active_builds=None), False, id="not said"),
+        pytest.param(REFUSED, True, id="nobody there"),
+        pytest.param(replace(REFUSED, late=True), False, id="slow to answer"),
+    ],
+)
+def test_what_is_not_known_is_no_rest(answer: ApiFacts | Down, rest: bool) -> None:
+    assert at_rest(answer) is rest

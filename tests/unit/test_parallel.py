@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from fleet.parallel import WIDTH, gather
+from fleet.parallel import WIDTH, Gathering, gather
 
 
 def test_results_come_in_the_order_of_the_tasks() -> None:
@@ -51,3 +51,39 @@ def test_an_exception_of_a_task_is_raised_here(error: type[BaseException]) -> No
 
     with pytest.raises(error, match="no"):
         gather({"good": lambda: 1, "bad": fail})
+
+
+def test_what_is_late_can_be_asked_for_again() -> None:
+    later = threading.Event()
+    under_way = Gathering({"late": lambda: later.wait(20), "soon": lambda: 1})
+    assert under_way.results(timeout=0.2) == {"soon": 1}
+    later.set()
+    assert list(under_way.results().items()) == [("late", True), ("soon", 1)]
+    assert under_way.results(timeout=0) == {"late": True, "soon": 1}
+
+
+def test_what_is_enough_is_not_added_to() -> None:
+    never = threading.Event()
+    under_way = Gathering({"late": lambda: never.wait(20), "soon": lambda: 1})
+    try:
+        assert under_way.results(enough=lambda so_far: "soon" in so_far) == {"soon": 1}
+    finally:
+        never.set()
+    assert under_way.results(enough=lambda _: False) == {"late": True, "soon": 1}
+
+
+def test_a_failure_is_told_while_others_are_late_and_each_time() -> None:
+    never = threading.Event()
+
+    def fail() -> bool:
+        raise ValueError("no")
+
+    under_way = Gathering({"late": lambda: never.wait(20), "bad": fail})
+    try:
+        for _ in range(2):
+            with pytest.raises(ValueError, match="no"):
+                under_way.results(timeout=10)
+    finally:
+        never.set()
+    with pytest.raises(ValueError, match="no"):
+        under_way.results()
