@@ -89,6 +89,9 @@ def problems(spec: FleetSpec, vault: VaultFacts, now: datetime) -> tuple[Down, .
     if authority and _ending(authority, now, max(days, AUTHORITY_NOTICE)):
         exchange = "have tls.ca renewed" if vault.external else "fleet certs rotate ca"
         found.append(Down(Stage.TLS, f"the fleet's CA {_ends(authority.expires, now)}", exchange))
+    if (since := vault.nodes_since) != vault.at(now).nodes_since:
+        ahead = f"nodes' certificates from before {since:%Y-%m-%d %H:%M} UTC are to be renewed, which is still to come"
+        found.append(Down(Stage.TLS, ahead, "is this machine's clock right? then fleet certs rotate nodes"))
     if vault.rotation is not Rotation.SETTLED:
         found.append(Down(Stage.TLS, "the exchange of the CA is not finished", "fleet certs rotate ca"))
     return tuple(found)

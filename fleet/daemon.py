@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from fleet import buildkitd
@@ -47,7 +47,7 @@ class DaemonSpec:
     """Fingerprints of the CAs whose clients it lets in."""
     brought: str = ""
     """Serial number of the certificate that the inventory brings for it; empty: it gets one of its own."""
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
 
     @property
     def name(self) -> str:

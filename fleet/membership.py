@@ -48,7 +48,7 @@ class Membership:
 
 
 def handed_out(
-    spec: FleetSpec, answers: Mapping[str, ApiFacts | Down], builder: BuilderFacts
+    spec: FleetSpec, answers: Mapping[str, ApiFacts | Down | None], builder: BuilderFacts
 ) -> tuple[BundleNode, ...]:
     """The nodes as a bundle tells of them; of a silent one, what the inventory or the builder knows."""
     from certs.bundle import BundleNode

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +13,7 @@ from certs.lifetimes import CLOCK_TOLERANCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from certs.certificate import Certificate
 
@@ -204,7 +204,7 @@ class HostSpec:
     """The node's, issued by somebody else; None: fleet issues one."""
     limits: Limits = Limits()
     max_builds: int | None = None
-    """How many builds `fleet build` runs there at a time; None: any number."""
+    """How many builds it is to have at a time; None: any number."""
     config: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Its own buildkitd.toml as a tree, to be laid over the fleet's."""
 
@@ -316,6 +316,14 @@ class CertificateFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """How long access was to last when it was asked for; a certificate may end earlier, with its CA."""
+
+    lifetime: timedelta
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class ClientFacts:
     """A certificate that was handed out to a person or a CI job, as the vault remembers it."""
 
@@ -323,6 +331,7 @@ class ClientFacts:
     certificate: CertificateFacts
     authority: str
     """Fingerprint of the CA that issued it."""
+    asked: Asked
     revoked: bool = False
 
 
@@ -468,6 +477,15 @@ class VaultFacts:
     """Whether the CA is somebody else's, which the inventory names (tls.ca)."""
     brought: Mapping[str, CertificateFacts | Down] = field(default_factory=dict)
     """Node -> the certificate that the inventory brings for it (hosts.NAME.tls), or why it cannot be used."""
+
+    @property
+    def taught(self) -> bool:
+        """Whether every node lets in clients of the coming CA: then the operator's certificate is of it."""
+        return self.coming_fingerprint is not None and self.client_authority == self.coming_fingerprint
+
+    def at(self, now: datetime) -> VaultFacts:
+        """The same without a `nodes_since` that is still to come: no certificate could be new enough for it."""
+        return replace(self, nodes_since=None) if self.nodes_since and self.nodes_since > now else self
 
 
 @dataclass(frozen=True, slots=True)

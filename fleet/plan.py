@@ -49,6 +49,7 @@ def plan(
     spec: FleetSpec, facts: Facts, now: datetime, *, only: Collection[str] = (), restart: Collection[str] = ()
 ) -> Plan:
     """What `fleet up` would do; `only` leaves the other hosts as they are, `restart` replaces daemons in any case."""
+    facts = replace(facts, vault=facts.vault.at(now))
     lanes = {
         host.name: lane(spec, host, facts, now, restart=host.name in restart)
         for host in spec.hosts

@@ -234,10 +234,17 @@ class Vault(Protocol):
         ...
 
     def issue_bundle_credential(
-        self, name: str, now: datetime, *, lifetime: timedelta, coming: bool = False
+        self,
+        name: str,
+        now: datetime,
+        *,
+        lifetime: timedelta,
+        until: datetime | None = None,
+        coming: bool = False,
     ) -> tuple[Credential, bytes]:
         """Another client's certificate and key, not kept, and the CA certificates that it is to trust (PEM).
 
+        It ends at `until`, if that is given; `lifetime` is remembered for when it is prolonged.
         The certificate is remembered before it is handed out. `name` is one of those that hosts may have.
         """
         ...
@@ -266,8 +273,8 @@ class Vault(Protocol):
         """Trust the CA that was taken over from no more, and forget the clients that it issued."""
         ...
 
-    def seal(self, passphrase: Passphrase | None) -> None:
-        """Seal the CA's key with another passphrase, or store it in the clear."""
+    def seal(self, passphrase: Passphrase | None) -> bool:
+        """Seal the CA's key with another passphrase, or store it in the clear; whether that was to be done at all."""
         ...
 
     def locked(self) -> AbstractContextManager[None]:

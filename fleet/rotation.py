@@ -5,19 +5,21 @@ Where an exchange stands is in the vault (`Rotation`) and on the nodes (their se
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from fleet.certificates import seen_joining
-from fleet.model import HostFacts, Rotation
+from fleet.errors import VaultError
+from fleet.health import CLOCK_LIMIT
+from fleet.model import Asked, HostFacts, Rotation
 from fleet.observe import observe
 from fleet.plan import plan
 from fleet.report import Event
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from datetime import datetime, timedelta
+    from datetime import datetime
     from pathlib import Path
 
     from fleet.apply import Applier
@@ -46,7 +48,7 @@ class Exchange:
     report: Report | None = None
     """Of the hosts, where they are what is waited for."""
     removed: tuple[Path, ...] = ()
-    """Bundles, with keys in them, that nobody needs any more: their clients have joined."""
+    """Bundles, with keys in them, that nobody needs any more: see `Rotator.tidy`."""
 
 
 def live(clients: Iterable[ClientFacts], now: datetime) -> dict[str, ClientFacts]:
@@ -79,12 +81,20 @@ def without_new_bundle(clients: Sequence[ClientFacts], coming: str, facts: Facts
 class Bundles(Protocol):
     """The bundles that were made for clients, a file each."""
 
-    def make(self, client: str, lifetime: timedelta) -> Path:
-        """Make a new one in the place of what is there."""
+    def make(self, client: str, asked: Asked, facts: Facts) -> Path:
+        """Make a new one in the place of what is there, with the nodes as the facts show them."""
         ...
 
     def find(self, client: ClientFacts) -> Path | None:
         """The one that holds just this certificate."""
+        ...
+
+    def settle(self, path: Path) -> None:
+        """Let a bundle trust the CA alone that issued its certificate."""
+        ...
+
+    def keep(self, clients: Iterable[ClientFacts]) -> tuple[Path, ...]:
+        """Remove those that hold none of these certificates, and say which."""
         ...
 
 
@@ -105,6 +115,8 @@ class Rotator:
         world, vault = self.applier.world, self.applier.world.vault
         vault.unlock()
         if vault.read().rotation is Rotation.SETTLED:
+            if not force and (bundles := self._not_taken()):
+                return Exchange(Step.BEGIN, tuple(bundles), bundles)
             self._tell(Step.BEGIN)
             vault.begin_rotation(self.spec.name, world.now())
         if (kept := vault.read()).rotation is Rotation.OVERLAP:
@@ -118,7 +130,7 @@ class Rotator:
                 vault.issue_client("operator", world.now(), coming=True)
             bundles = self._hand_out(coming, facts)
             if bundles and not force:
-                return Exchange(Step.HAND_OUT, tuple(bundles), bundles)
+                return Exchange(Step.HAND_OUT, tuple(bundles), bundles, removed=self.tidy(facts))
             vault.switch_authority()
         kept = vault.read()
         self._tell(Step.RENEW)
@@ -127,25 +139,55 @@ class Rotator:
             return Exchange(Step.RENEW, waiting, report=report)
         self._tell(Step.END)
         bundles = self._hand_out(kept.authority_fingerprint or "", facts)
+        for path in bundles.values():
+            # No node has a certificate of the old CA any more, so whoever shows one is none.
+            self.bundles.settle(path)
         vault.end_rotation()
-        return Exchange(None, bundles=bundles, removed=self._remove_taken(facts))
+        return Exchange(None, bundles=bundles, removed=self.tidy(facts))
 
     def nodes(self) -> Report:
-        """Give every node a new certificate; goes on with what an earlier run has begun."""
-        now, vault = self.applier.world.now(), self.applier.world.vault
-        facts = observe(self.spec, self.applier.world, self.applier.connections)
-        since = facts.vault.nodes_since
+        """Give every node a new certificate; goes on with what an earlier run has begun. Raises VaultError."""
+        now, facts = self.applier.world.now(), self._observe()
+        since = facts.vault.at(now).nodes_since
         if since is None or not _older(self.spec, facts, since):
-            vault.renew_nodes(now)
-        return self._converge()[0]
+            _refuse_doubtful_clock(facts)
+            self.applier.world.vault.renew_nodes(now)
+        report, facts = self._converge()
+        self.tidy(facts)
+        return report
 
     def clients(self) -> dict[str, Path]:
-        """Give every client a new bundle, and this machine a new certificate."""
+        """Give every client a new bundle, for as long as it was first asked for, and this machine a new certificate."""
         now, vault = self.applier.world.now(), self.applier.world.vault
         vault.unlock()
+        facts = self._observe()
         if not self.spec.tls.client:
-            vault.issue_client("operator", now)
-        return {name: self.bundles.make(name, _lifetime(client)) for name, client in live(vault.clients(), now).items()}
+            vault.issue_client("operator", now, coming=facts.vault.taught)
+        made = {
+            name: self.bundles.make(name, replace(client.asked, until=now + client.asked.lifetime), facts)
+            for name, client in live(vault.clients(), now).items()
+        }
+        self.tidy(facts)
+        return made
+
+    def tidy(self, facts: Facts) -> tuple[Path, ...]:
+        """Remove the bundles of clients that a node has seen join with them, or that may not join any more."""
+        vault, seen = self.applier.world.vault, seen_joining(facts)
+        may_join = [
+            client
+            for client in vault.clients()
+            if not client.revoked
+            and client.certificate.expires > self.applier.world.now()
+            and (client.name, client.certificate.serial) not in seen
+        ]
+        return self.bundles.keep(may_join)
+
+    def _not_taken(self) -> dict[str, Path]:
+        """The bundles there are that no node has seen their clients join with; the nodes are asked if there are any."""
+        clients = live(self.applier.world.vault.clients(), self.applier.world.now())
+        found = {name: path for name, client in clients.items() if (path := self.bundles.find(client))}
+        seen = seen_joining(self._observe()) if found else {}
+        return {name: path for name, path in found.items() if (name, clients[name].certificate.serial) not in seen}
 
     def _hand_out(self, authority: str, facts: Facts) -> dict[str, Path]:
         """A bundle of that CA for each client that no node has seen join with one."""
@@ -154,24 +196,17 @@ class Rotator:
         for name in without_new_bundle(vault.clients(), authority, facts, now):
             # A run that was killed may have issued the certificate, and not come to write the bundle.
             known = self.bundles.find(clients[name]) if clients[name].authority == authority else None
-            bundles[name] = known or self.bundles.make(name, _lifetime(clients[name]))
+            bundles[name] = known or self.bundles.make(name, clients[name].asked, facts)
         return bundles
-
-    def _remove_taken(self, facts: Facts) -> tuple[Path, ...]:
-        """Remove the bundles that a node has seen their clients join with."""
-        vault, seen = self.applier.world.vault, seen_joining(facts)
-        taken = [client for client in vault.clients() if (client.name, client.certificate.serial) in seen]
-        removed = tuple(path for client in taken if (path := self.bundles.find(client)))
-        for path in removed:
-            path.unlink()
-        return removed
 
     def _converge(self) -> tuple[Report, Facts]:
         """What `fleet up` does, and how things are afterwards."""
-        world, connections = self.applier.world, self.applier.connections
-        facts = observe(self.spec, world, connections)
-        report = self.applier.up(facts, plan(self.spec, facts, world.now()))
-        return report, observe(self.spec, world, connections)
+        facts = self._observe()
+        report = self.applier.up(facts, plan(self.spec, facts, self.applier.world.now()))
+        return report, self._observe()
+
+    def _observe(self) -> Facts:
+        return observe(self.spec, self.applier.world, self.applier.connections)
 
     def _tell(self, step: Step) -> None:
         self.applier.emit(Event("CA", str(step)))
@@ -194,6 +229,14 @@ def _older(spec: FleetSpec, facts: Facts, since: datetime) -> bool:
     return False
 
 
-def _lifetime(client: ClientFacts) -> timedelta:
-    certificate = client.certificate
-    return certificate.expires - (certificate.issued or certificate.expires)
+def _refuse_doubtful_clock(facts: Facts) -> None:
+    """Raise VaultError where this machine's clock may be wrong: what it says now, certificates are measured by later."""
+    hosts = [node.host for node in facts.nodes.values()]
+    common = facts.common_skew
+    skews = [host.clock_skew for host in hosts if isinstance(host, HostFacts)] if common is None else [common]
+    if (most := max(map(abs, skews), default=0.0)) > CLOCK_LIMIT:
+        raise VaultError(
+            f"the clocks of this machine and its hosts disagree by {most:.0f} s, so nobody knows from when on "
+            "certificates are to be new",
+            "timedatectl set-ntp true where it is wrong: fleet check",
+        )

@@ -1,13 +1,18 @@
-"""The certificates that clients were given, without their keys: clients/NAME-SERIAL.pem, later perhaps .revoked."""
+"""The certificates that clients were given, without their keys: clients/NAME-SERIAL.pem, later perhaps .revoked.
+
+After the certificate stands how long access was asked for: where the CA ended earlier, the certificate does not tell.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from fleet.adapters import pem_files
 from fleet.errors import VaultError
-from fleet.model import CertificateFacts, ClientFacts
+from fleet.model import Asked, CertificateFacts, ClientFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,6 +22,10 @@ if TYPE_CHECKING:
 
 LIVE, REVOKED = ".pem", ".revoked"
 
+_SECOND = timedelta(seconds=1)
+_FORM = "%Y-%m-%dT%H:%M:%SZ"
+_ASKED = re.compile(r"asked: ([0-9]{1,12}) s, until ([0-9-]{10}T[0-9:]{8}Z)\n")
+
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
@@ -24,12 +33,13 @@ class Ledger:
 
     folder: Path
 
-    def remember(self, name: str, certificate: bytes) -> None:
-        """Add a certificate that was issued to `name`."""
+    def remember(self, name: str, certificate: bytes, asked: Asked) -> None:
+        """Add a certificate that was issued to `name`; `asked` is kept to the second."""
         from certs.certificate import describe
 
         self.folder.mkdir(mode=0o700, exist_ok=True)
-        pem_files.write(self.folder / f"{name}-{describe(certificate).serial}{LIVE}", certificate)
+        line = f"asked: {asked.lifetime // _SECOND} s, until {asked.until.astimezone(UTC):{_FORM}}\n"
+        pem_files.write(self.folder / f"{name}-{describe(certificate).serial}{LIVE}", certificate + line.encode())
 
     def entries(self, known: Authorities | None) -> dict[Path, ClientFacts]:
         """What is remembered, by name, the oldest first; raises VaultError for what `known` did not issue."""
@@ -58,8 +68,23 @@ def _facts(path: Path, content: bytes, known: Authorities) -> ClientFacts:
 
     remedy = f"restore {path} from a backup; without it nobody knows who has that certificate"
     with pem_files.named(path, remedy):
-        described = describe(content)
+        described, asked = describe(content), _asked(content)
     issuer = known.issuer_of(content)
     if issuer is None or described.role is not Role.CLIENT or path.stem != f"{described.subject}-{described.serial}":
         raise VaultError(f"{path} is not the certificate of that client and this vault's CA", remedy)
-    return ClientFacts(described.subject, CertificateFacts.of(described), issuer, path.suffix == REVOKED)
+    certificate = CertificateFacts.of(described)
+    return ClientFacts(described.subject, certificate, issuer, asked, path.suffix == REVOKED)
+
+
+def _asked(content: bytes) -> Asked:
+    """Raises CertificateError."""
+    from certs.keys import CertificateError
+
+    found = _ASKED.fullmatch(content.rpartition(b"-----\n")[2].decode(errors="replace"))
+    try:
+        if found:
+            until = datetime.strptime(found[2], _FORM).replace(tzinfo=UTC)
+            return Asked(timedelta(seconds=int(found[1])), until)
+    except (ValueError, OverflowError):
+        pass
+    raise CertificateError("it does not say how long access was asked for")

@@ -23,7 +23,7 @@ from fleet.adapters.authorities import AUTHORITY, CLIENT, CLIENTS, NEXT, PREVIOU
 from fleet.adapters.ledger import Ledger
 from fleet.adapters.signing import Signer
 from fleet.errors import VaultError
-from fleet.model import NAME, CertificateFacts, Rotation, TlsSpec, VaultFacts
+from fleet.model import NAME, Asked, CertificateFacts, Rotation, TlsSpec, VaultFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -130,18 +130,28 @@ class FileVault:
 
     @pem_files.translated()
     def issue_bundle_credential(
-        self, name: str, now: datetime, *, lifetime: timedelta, coming: bool = False
+        self,
+        name: str,
+        now: datetime,
+        *,
+        lifetime: timedelta,
+        until: datetime | None = None,
+        coming: bool = False,
     ) -> tuple[Credential, bytes]:
-        """Another client's certificate and key, not kept, and the CA certificates that it is to trust (PEM)."""
+        """Another client's certificate and key, not kept, and the CA certificates that it is to trust (PEM).
+
+        It ends at `until`, if that is given; `lifetime` is remembered for when it is prolonged.
+        """
         if not NAME.fullmatch(name) or name == "operator":
             raise VaultError(
                 f"{name!r} cannot be a client's name",
                 "1 to 40 of a-z, 0-9 and -, beginning with a letter; operator is this machine's own",
             )
         known = self._known()
-        credential = self._issue_client(known, name, now, lifetime, coming=coming)
+        asked = Asked(lifetime, until or now + lifetime)
+        credential = self._issue_client(known, name, now, asked.until - now, coming=coming)
         # It is known who may have a certificate before anybody has it.
-        self._ledger.remember(name, credential.certificate)
+        self._ledger.remember(name, credential.certificate, asked)
         for path, entry in self._ledger.entries(known).items():
             if now - entry.certificate.expires > MEMORY:
                 path.unlink()
@@ -224,15 +234,19 @@ class FileVault:
         pem_files.settle(self.directory)
 
     @pem_files.translated()
-    def seal(self, passphrase: Passphrase | None) -> None:
-        """Seal the CA's key with another passphrase, or store it in the clear."""
+    def seal(self, passphrase: Passphrase | None) -> bool:
+        """Seal the CA's key with another passphrase, or store it in the clear; whether that was to be done at all."""
         known = self._known()
         if self._tls.ca:
             raise VaultError(f"{self._issuing} (tls.ca) is not fleet's to seal", "openssl pkcs8 -topk8 seals its key")
+        changed = False
         for path, credential in self._keys(known):
             key = self._signer.seal(path, credential, passphrase)
-            pem_files.write(path, credential.certificate + key.reveal())
+            if key != credential.key:
+                pem_files.write(path, credential.certificate + key.reveal())
+                changed = True
         self._signer.sealed(passphrase)
+        return changed
 
     def locked(self) -> AbstractContextManager[None]:
         """Hold the vault against a second fleet on this machine; raises VaultError at once when it is held."""

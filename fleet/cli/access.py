@@ -19,16 +19,16 @@ from fleet.cli.build import OWN_BUILDERS
 from fleet.cli.progress import progress
 from fleet.cli.world import load, world_of
 from fleet.errors import BuilderError, HostError, UsageError, VaultError
-from fleet.model import NAME, ApiFacts, Facts, NodeFacts, Rotation
+from fleet.model import NAME, ApiFacts, Facts, NodeFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from certs.bundle import Bundle
+    from certs.bundle import Bundle, BundleNode
     from certs.keys import Passphrase
     from fleet.cli.progress import Progress
     from fleet.membership import Membership
-    from fleet.model import BuilderFacts, Down, FleetSpec, HostSpec, Snapshot
+    from fleet.model import Asked, BuilderFacts, Down, FleetSpec, HostSpec, Snapshot
     from fleet.ports import Prober, World
     from fleet.report import Outcome
 
@@ -65,34 +65,48 @@ def issue(
     path = output or Path(f"{spec.name}-{client}.fleet-bundle")
     with world.vault.locked(), _reserved(path, force=force) as write:
         world.vault.unlock()
-        bundle = _bundle(spec, world, client, lifetime or timedelta(days=spec.tls.client_days))
+        asked = lifetime or timedelta(days=spec.tls.client_days)
+        bundle = _bundle(spec, world, client, _nodes(spec, world), asked)
         write(_packed(bundle, passphrase))
     _show_issued(path, bundle, sealed=seal, as_json=as_json)
     return 0
 
 
-def hand_out(spec: FleetSpec, world: World, client: str, lifetime: timedelta, path: Path) -> None:
-    """Write a new bundle for a client to `path`, in the place of what is there; the vault is locked already."""
-    from fleet.adapters import pem_files
+def hand_out(spec: FleetSpec, world: World, client: str, asked: Asked, facts: Facts) -> bytes:
+    """A new bundle for a client, with the nodes as the facts show them; the vault is locked already."""
+    from fleet.membership import handed_out
 
-    pem_files.write(path, _packed(_bundle(spec, world, client, lifetime), None))
+    nodes = handed_out(spec, {name: node.api for name, node in facts.nodes.items()}, facts.builder)
+    return _packed(_bundle(spec, world, client, nodes, asked.lifetime, asked.until), None)
 
 
-def _bundle(spec: FleetSpec, world: World, client: str, lifetime: timedelta) -> Bundle:
-    from certs.bundle import Bundle
+def _nodes(spec: FleetSpec, world: World) -> tuple[BundleNode, ...]:
     from fleet.membership import handed_out
     from fleet.observe import PROBE_TIMEOUT
     from fleet.parallel import gather
 
     answers = gather({host.name: partial(world.prober.probe, host, timeout=PROBE_TIMEOUT) for host in spec.hosts})
+    return handed_out(spec, answers, world.builder.read(spec.name))
+
+
+def _bundle(
+    spec: FleetSpec,
+    world: World,
+    client: str,
+    nodes: tuple[BundleNode, ...],
+    lifetime: timedelta,
+    until: datetime | None = None,
+) -> Bundle:
+    from certs.bundle import Bundle
+
     now = world.now().replace(microsecond=0)
     credential, trust = world.vault.issue_bundle_credential(
-        # The coming CA is the one that outlasts the rotation.
+        # The coming CA is the one that outlasts the rotation, once nodes let its clients in.
         *(client, now),
         lifetime=lifetime,
-        coming=world.vault.read().rotation is Rotation.OVERLAP,
+        until=until,
+        coming=world.vault.read().taught,
     )
-    nodes = handed_out(spec, answers, world.builder.read(spec.name))
     return Bundle(spec.name, client, now, trust, credential, nodes)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -15,11 +15,10 @@ from fleet.cli.world import load, load_any, world_of
 from fleet.errors import VaultError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from datetime import timedelta
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from fleet.model import ClientFacts, FleetSpec
+    from fleet.model import Asked, ClientFacts, Facts, FleetSpec
     from fleet.ports import World
     from fleet.rotation import Exchange, Rotator
 
@@ -160,13 +159,15 @@ class VaultBundles:
     spec: FleetSpec
     world: World
 
-    def make(self, client: str, lifetime: timedelta) -> Path:
-        """Make a new one in the place of what is there."""
+    def make(self, client: str, asked: Asked, facts: Facts) -> Path:
+        """Make a new one in the place of what is there, with the nodes as the facts show them."""
+        from fleet.adapters import pem_files
         from fleet.cli.access import hand_out
 
         path = self._path(client)
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        hand_out(self.spec, self.world, client, lifetime, path)
+        with pem_files.translated():
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            pem_files.write(path, hand_out(self.spec, self.world, client, asked, facts))
         return path
 
     def find(self, client: ClientFacts) -> Path | None:
@@ -181,10 +182,36 @@ class VaultBundles:
             return None
         return path if describe(bundle.credential.certificate).serial == client.certificate.serial else None
 
+    def settle(self, path: Path) -> None:
+        """Let a bundle trust the CA alone that issued its certificate."""
+        from certs.bundle import pack, unpack
+        from certs.certificate import is_issued_by, split_pem
+        from fleet.adapters import pem_files
+
+        with pem_files.translated():
+            bundle = unpack(path.read_bytes(), now=self.world.now())
+            issuers = [one for one in split_pem(bundle.trust) if is_issued_by(bundle.credential.certificate, one)]
+            pem_files.write(path, pack(replace(bundle, trust=b"".join(issuers))))
+
+    def keep(self, clients: Iterable[ClientFacts]) -> tuple[Path, ...]:
+        """Remove those that hold none of these certificates, and say which."""
+        from fleet.adapters import pem_files
+
+        kept = {self.find(client) for client in clients}
+        with pem_files.translated():
+            removed = tuple(path for path in sorted(self._folder.glob("*.fleet-bundle")) if path not in kept)
+            for path in removed:
+                path.unlink()
+        return removed
+
     def _path(self, client: str) -> Path:
+        return self._folder / f"{self.spec.name}-{client}.fleet-bundle"
+
+    @property
+    def _folder(self) -> Path:
         from fleet.adapters.vault import home
 
-        return home() / self.spec.name / BUNDLES / f"{self.spec.name}-{client}.fleet-bundle"
+        return home() / self.spec.name / BUNDLES
 
 
 def _show_exchange(spec: FleetSpec, done: Exchange, *, as_json: bool, revoked: str | None = None) -> int:

@@ -19,7 +19,7 @@ from fleet.adapters.local import LocalHost
 from fleet.adapters.ssh import connect
 from fleet.daemon import DaemonSpec, Files
 from fleet.errors import EngineError
-from fleet.model import CertificateFacts, DaemonFacts, Image, Platform, Stage, pull_mark
+from fleet.model import CertificateFacts, DaemonFacts, Image, Limits, Platform, Stage, pull_mark
 from tests.support import pushed
 from tests.support.fakes import FakeEngine, Machine
 from tests.support.lab import docker_socket, eventually, host_spec, running_lab
@@ -274,6 +274,23 @@ def test_removing_an_image_that_is_absent_is_fine(ground: Site) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ containers
+
+
+@pytest.mark.parametrize("ground", ["ssh"], indirect=True)
+@pytest.mark.parametrize(
+    ("limits", "said"), [(Limits(), "0 0"), (Limits(cpus=1, memory=256_000_000), "1000000000 256000000")]
+)
+def test_a_container_has_the_limits_that_are_asked_for(ground: Site, lab: Lab, limits: Limits, said: str) -> None:
+    made = ground.create(replace(ground.wanted, limits=limits))
+    look = "docker inspect -f '{{.HostConfig.NanoCpus}} {{.HostConfig.Memory}}'"
+    assert lab.hosts["amd-1"].ssh(f"{look} {made}").strip() == said
+
+
+@on_amd64
+def test_more_cpus_than_there_are_is_an_error(ground: Site) -> None:
+    with pytest.raises(EngineError, match="CPUs available") as caught:
+        ground.create(replace(ground.wanted, limits=Limits(cpus=10_000)))
+    assert caught.value.stage is Stage.CONTAINER
 
 
 @on_every_engine

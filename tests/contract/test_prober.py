@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -213,6 +213,12 @@ def test_a_daemon_that_runs_says_what_it_is(ground: Site) -> None:
         f"amd64.{ground.spec.name}.fleet.internal",
     }
     assert answer.certificate.expires - now() > timedelta(days=364)
+
+
+def test_a_daemon_says_how_many_builds_it_is_to_have(ground: Site) -> None:
+    host = replace(ground.host, max_builds=3)
+    replace(ground, host=host, spec=replace(ground.spec, hosts=(host,))).deploy()
+    assert ground.answer().max_builds == 3
 
 
 def test_a_client_of_another_fleet_does_not_accept_the_daemon(ground: Site) -> None:

@@ -14,7 +14,7 @@ from certs.checks import check_authority, check_leaf
 from certs.keys import CertificateError
 from certs.lifetimes import MEMORY
 from fleet.errors import VaultError
-from fleet.model import NAME, CertificateFacts, ClientFacts, Down, Rotation, Stage, TlsSpec, VaultFacts
+from fleet.model import NAME, Asked, CertificateFacts, ClientFacts, Down, Rotation, Stage, TlsSpec, VaultFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -126,14 +126,21 @@ class FakeVault:
         return authority.issue_node(signer, host.name, names=names, now=now, lifetime=lifetime), self._nodes_trust()
 
     def issue_bundle_credential(
-        self, name: str, now: datetime, *, lifetime: timedelta, coming: bool = False
+        self,
+        name: str,
+        now: datetime,
+        *,
+        lifetime: timedelta,
+        until: datetime | None = None,
+        coming: bool = False,
     ) -> tuple[Credential, bytes]:
         if not NAME.fullmatch(name) or name == "operator":
             raise VaultError(f"{name!r} cannot be a client's name", "use another")
         signer = self._signer(now, coming=coming)
-        issued = authority.issue_client(signer, name, now=now, lifetime=lifetime)
+        asked = Asked(lifetime, (until or now + lifetime).replace(microsecond=0))
+        issued = authority.issue_client(signer, name, now=now, lifetime=asked.until - now)
         remembered = [one for one in self.entries if now - one.certificate.expires <= MEMORY]
-        self.entries = [*remembered, ClientFacts(name, _facts(issued), _fingerprint(signer))]
+        self.entries = [*remembered, ClientFacts(name, _facts(issued), _fingerprint(signer), asked)]
         return issued, self._clients_trust()
 
     def revoke(self, name: str, now: datetime) -> None:
@@ -175,12 +182,14 @@ class FakeVault:
             self.entries = [one for one in self.entries if one.authority != gone]
             self.leaving = None
 
-    def seal(self, passphrase: Passphrase | None) -> None:
+    def seal(self, passphrase: Passphrase | None) -> bool:
         self._issuing()
         if self.tls.ca:
             raise VaultError("the CA is somebody else's", "openssl seals its key")
         self.unlock()
+        changed = self._seal != passphrase
         self._seal, self._known = passphrase, True
+        return changed
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -212,6 +212,8 @@ class FakeEngine:
         if self.machine.container(wanted.name):
             raise EngineError(Stage.CONTAINER, f"Docker said: the name {wanted.name} is in use")
         self.machine.volumes.setdefault(wanted.name, wanted.fleet)
+        if (wanted.limits.cpus or 0) > (self.machine.info.cpus or 0):
+            raise EngineError(Stage.CONTAINER, "Docker said: there are not as many CPUs available")
         container = Container(
             id=f"{self.machine.address}-{next(self.machine.ids)}",
             name=wanted.name,
@@ -325,6 +327,14 @@ def _is_toml(files: Files) -> bool:
     return True
 
 
+def _max_builds(files: Files) -> int | None:
+    """What the worker's label says, as far as its configuration can be read."""
+    content, _ = files.get(buildkitd.CONFIG_PATH, (b"", 0))
+    labels = tomllib.loads(content.decode()).get("worker", {}).get("oci", {}).get("labels", {})
+    most = labels.get(buildkitd.LABEL_MAX_BUILDS)
+    return int(most) if most else None
+
+
 class FakeHost:
     """A machine with an open connection; of all commands it knows `sh` with the question of observe, and a few more."""
 
@@ -417,6 +427,7 @@ class FakeProber:
             worker=f"worker of {container.volume}",
             platforms=platforms(*(machine.reported or WORKER_PLATFORMS[machine.machine])),
             latency_ms=1.0,
+            max_builds=_max_builds(container.files),
             active_builds=machine.builds,
             cache_bytes=sum(record.size for record in machine.cache.get(container.volume, ())),
             certificate=served,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
@@ -319,6 +320,39 @@ def test_a_vault_of_an_operator_is_not_joined_over(machine: Path, take_up: TakeU
     assert tree(machine) == before
 
 
+@pytest.mark.parametrize("before", ["an empty folder", "a join"])
+def test_nothing_is_put_where_others_could_read_it(machine: Path, take_up: TakeUp, before: str) -> None:
+    folder = machine / "vaults/acme"
+    if before == "a join":
+        take_up(bundle())
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o755)
+    given = bundle(issued=NOW + timedelta(seconds=1))
+    (machine / "given").write_bytes(pack(given))
+    content = tree(machine)
+    code, out, err = take_up(given)
+    assert (code, out) == (1, "")
+    assert f"{folder} can be read by others (mode 0755)" in err
+    assert f"try: chmod 700 {folder}; if others may have read it, ask the fleet's operator" in err
+    assert tree(machine) == content | {"given": (machine / "given").read_bytes()}
+    folder.chmod(0o700)
+    take_up(given)
+    assert MemberVault(folder).read().client
+
+
+@pytest.mark.parametrize("exposed", ["client.pem", "membership.json"])
+def test_what_others_could_read_is_told_in_a_members_terms(
+    machine: Path, run: Run, take_up: TakeUp, exposed: str
+) -> None:
+    take_up(bundle())
+    (machine / "vaults/acme" / exposed).chmod(0o644)
+    code, _, err = run("status")
+    assert code == 1
+    assert f"{exposed} can be read by others" in err
+    assert "ask the fleet's operator" in err
+    assert "make a new CA" not in err
+
+
 # ---------------------------------------------------------------------------------------- having joined
 
 
@@ -560,12 +594,36 @@ def test_keys_go_even_where_docker_has_gone(
     take_up(bundle())
     (machine / "buildx/instances").mkdir(parents=True)
     (machine / "buildx/instances/acme").write_text(json.dumps({"Driver": "remote", "Nodes": []}))
-    monkeypatch.setenv("PATH", str(machine))
-    code, out, err = run("leave")
+    with monkeypatch.context() as without_docker:
+        without_docker.setenv("PATH", str(machine))
+        code, out, err = run("leave")
     assert code == 1
     assert "docker cannot be run here" in err
-    assert "removed the keys" in out
+    assert "then fleet leave acme" in err
+    assert out == f"removed the keys of acme in {machine}/vaults/acme\n"
+    assert {path.name for path in (machine / "vaults/acme").iterdir()} == {"membership.json", "lock"}
+    assert "fleet leave acme" in run("status")[2]
+    (machine / "bin/docker").write_text('#!/bin/sh\necho "$@" >> docker.log\necho buildx v0.36.1\n')
+    code, out, _ = run("leave")
+    assert (code, out.startswith("removed the builder acme\n")) == (0, True)
+    assert "buildx rm acme" in (machine / "docker.log").read_text()
     assert not (machine / "vaults/acme").exists()
+
+
+def test_who_waited_for_the_lock_of_a_fleet_that_was_left_does_not_hold_what_is_gone(
+    machine: Path, take_up: TakeUp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_up(bundle())
+    vault, flock = MemberVault(machine / "vaults/acme"), fcntl.flock
+
+    def left_meanwhile(lock: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        vault.forget()
+        flock(lock, how)
+
+    monkeypatch.setattr(fcntl, "flock", left_meanwhile)
+    with vault.locked(), pytest.raises(VaultError, match="another fleet"), vault.locked():
+        pytest.fail("two hold the vault")
 
 
 # -------------------------------------------------------------------------------------------------- issue

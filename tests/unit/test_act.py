@@ -324,6 +324,18 @@ def test_a_stranger_in_the_daemons_place_is_not_removed_to_put_it_back() -> None
     assert thief in machine.containers
 
 
+def test_a_daemon_that_was_stopped_but_not_set_aside_is_started_again() -> None:
+    world = three()
+    before, machine = ids(world), amd_1(world)
+    stranger = Container("stranger", "fleet.acme.amd-1.aside")
+    report, _ = up(world, NEWER, on=when("amd-1", STOP, lambda: machine.containers.append(stranger)))
+    assert failure(report, "amd-1").reason == (
+        "Docker said: the name fleet.acme.amd-1.aside is in use; the former daemon is back"
+    )
+    machine.containers.remove(stranger)
+    assert (ids(world), drains(world)) == (before, [])
+
+
 def test_what_fails_before_a_daemon_is_touched_lets_builds_come_again() -> None:
     world = three()
     before = ids(world)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fleet.buildkitd import CA_PATH, CERT_PATH, CONFIG_PATH, KEY_PATH, TLS_DIRECTORY, render
+from fleet.buildkitd import CA_PATH, CERT_PATH, CONFIG_PATH, KEY_PATH, SPACE, TLS_DIRECTORY, merged, render
 from fleet.buildkitd_keys import REFUSED, DaemonConfig
 from fleet.schema import StrictJsonSchema
 
@@ -158,8 +158,44 @@ def test_render_without_settings() -> None:
         'key = "/etc/buildkit/tls/key.pem"\n'
         '\n[system]\nplatformsCacheMaxAge = "24h"\n'
         "\n[worker.containerd]\nenabled = false\n"
-        "\n[worker.oci]\nenabled = true\n"
+        '\n[worker.oci]\nenabled = true\nmaxUsedSpace = "80%"\nminFreeSpace = "20%"\nreservedSpace = "10%"\n'
     )
+
+
+@pytest.mark.parametrize(
+    ("oci", "space"),
+    [
+        ({}, SPACE),
+        ({"gc": True, "max-parallelism": 4}, SPACE),
+        ({"minFreeSpace": "5%"}, {"minFreeSpace": "5%"}),
+        ({"gcpolicy": ({"all": True},)}, {}),
+    ],
+)
+def test_space_has_defaults_unless_an_inventory_says_something_of_it(
+    oci: dict[str, Any], space: dict[str, str]
+) -> None:
+    written = tomllib.loads(render({"worker": {"oci": oci}}))["worker"]["oci"]
+    assert {key: value for key, value in written.items() if key in SPACE} == space
+
+
+@pytest.mark.parametrize(
+    ("fleet", "own", "both"),
+    [
+        ({}, {}, {}),
+        ({"debug": True}, {"debug": False}, {"debug": False}),
+        ({"log": {"level": "info"}}, {"log": {"format": "json"}}, {"log": {"level": "info", "format": "json"}}),
+        ({"dns": {"options": ("a", "b")}}, {"dns": {"options": ("c",)}}, {"dns": {"options": ("c",)}}),
+        (
+            {"registry": {"a": {"http": True}, "b": {}}},
+            {"registry": {"a": {"insecure": True}, "c": {}}},
+            {"registry": {"a": {"http": True, "insecure": True}, "b": {}, "c": {}}},
+        ),
+    ],
+)
+def test_a_hosts_own_tables_are_merged_and_its_lists_stand_alone(
+    fleet: dict[str, Any], own: dict[str, Any], both: dict[str, Any]
+) -> None:
+    assert merged(fleet, own) == both
 
 
 def test_render_adds_fleets_own_part_to_the_settings() -> None:

@@ -12,6 +12,7 @@ from fleet import notes
 from fleet.certificates import Entry, Role, State, entries, node_problem, problems
 from fleet.model import (
     ApiFacts,
+    Asked,
     CertificateFacts,
     ClientFacts,
     Connection,
@@ -43,7 +44,7 @@ def lasting(before: timedelta, after: timedelta, serial: str = "c0ffee") -> Cert
 
 
 def client(name: str, serial: str, *, issued: timedelta = DAY, left: timedelta = 90 * DAY, **more: Any) -> ClientFacts:
-    return ClientFacts(name, lasting(issued, left, serial), **({"authority": CA} | more))
+    return ClientFacts(name, lasting(issued, left, serial), **({"authority": CA, "asked": Asked(issued + left, NOW + left)} | more))
 
 
 def listed(role: Role, found: Facts, *clients: ClientFacts, spec: FleetSpec = SPEC) -> dict[str, Entry]:

@@ -10,7 +10,7 @@ import pytest
 from fleet.check.ground import Ground, Reach
 from fleet.check.judgement import Answers, Case, Judgement, State, Topic
 from fleet.check.node import judge
-from fleet.model import Down, HostSpec, Image, Stage
+from fleet.model import Down, HostSpec, Image, Limits, Stage
 from tests.support.values import IMAGE, INFO, daemon, fleet, found, host, platforms, vault
 
 SPEC = fleet(host("amd-1"), config={"registry": {"docker.io": {"mirrors": ["mirror.example"]}}})
@@ -131,6 +131,7 @@ TABLE: dict[str, tuple[Topic, Answers, State, str]] = {
     "inodes of which there are none": (Topic.INODES, of_ground(inodes=0, free_inodes=0), UNKNOWN, "does not tell"),
     # memory
     "little memory": (Topic.MEMORY, of_info(memory=999_999_999, cpus=1), WARNING, "1.0 GB, 1 CPU:"),
+    "enough memory": (Topic.MEMORY, HEALTHY, OK, "16.0 GB, 8 CPUs"),
     "no word of memory": (Topic.MEMORY, of_info(memory=None), UNKNOWN, "does not say"),
     # clock, without a median
     "the clock is off by little": (Topic.CLOCK, of_host(clock_skew=-30.0), OK, "off by 30 s"),
@@ -267,6 +268,20 @@ TABLE: dict[str, tuple[Topic, Answers, State, str]] = {
 @pytest.mark.parametrize(("topic", "answers", "state", "words"), TABLE.values(), ids=TABLE)
 def test_a_topic(topic: Topic, answers: Answers, state: State, words: str) -> None:
     assert_judged(judge(case(answers))[topic], state, words)
+
+
+LIMITS: dict[str, tuple[Limits, State, str]] = {
+    "all CPUs": (Limits(cpus=8), OK, "8 CPUs"),
+    "more CPUs than there are": (Limits(cpus=9), PROBLEM, "Docker does not give a container 9"),
+    "most of the memory": (Limits(memory=8_000_000_000), OK, "16.0 GB, 8 CPUs, of which BuildKit may have 8.0 GB"),
+    "little of the memory": (Limits(memory=500_000_000), WARNING, "of which BuildKit may have 0.5 GB"),
+    "more memory than there is": (Limits(memory=32_000_000_000), OK, "16.0 GB"),
+}
+
+
+@pytest.mark.parametrize(("limits", "state", "words"), LIMITS.values(), ids=LIMITS)
+def test_limits(limits: Limits, state: State, words: str) -> None:
+    assert_judged(judge(case(HEALTHY, replace(SPEC.hosts[0], limits=limits)))[Topic.MEMORY], state, words)
 
 
 PLATFORMS: dict[str, tuple[tuple[str, ...], str, State, str]] = {

@@ -310,7 +310,9 @@ def a_snapshot() -> Any:
     spec = fleet(host("amd-1"), host("arm-1"))
     seen = facts(
         {
-            "amd-1": NodeFacts(found("x86_64", daemon(spec, "amd-1")), api(active_builds=2, cache_bytes=12_345_678)),
+            "amd-1": NodeFacts(
+                found("x86_64", daemon(spec, "amd-1")), api(active_builds=2, max_builds=4, cache_bytes=12_345_678)
+            ),
             "arm-1": NodeFacts(NO_SSH, REFUSED),
         },
         registered=replace(builder(node("amd-1", "linux/amd64", "linux/amd64/v2")), default=True),
@@ -336,6 +338,7 @@ def test_the_shape_of_a_status() -> None:
         "reason": None,
         "buildkit": "0.32.2",
         "active_builds": 2,
+        "max_builds": 4,
         "certificate": {"expires": "2031-05-01T12:00:00+00:00", "days_left": 365},
         "cache_bytes": 12_345_678,
         "free_bytes": 50_000_000_000,
@@ -351,6 +354,7 @@ def test_the_shape_of_a_status() -> None:
         "reason": "SSH: no answer",
         "buildkit": None,
         "active_builds": None,
+        "max_builds": None,
         "certificate": None,
         "cache_bytes": None,
         "free_bytes": None,
@@ -364,7 +368,7 @@ def test_a_status_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[0] == "fleet acme: 1 of 2 ready, builder registered, default"
     assert lines[1].split() == ["node", "health", "arch", "owns", "builds", "cache", "free", "cert", "ms", "buildkit"]
     assert "amd-1  ● ready" in lines[2]
-    assert lines[2].endswith("amd64  amd64 v2       2  12 MB  50 GB  365 d   4  0.32.2")
+    assert lines[2].endswith("amd64  amd64 v2     2/4  12 MB  50 GB  365 d   4  0.32.2")
     assert "arm-1  ✗ down" in lines[3]
     assert lines[4:] == ["arm-1: SSH: no answer", "  try: is the host up?"]
 
@@ -423,6 +427,7 @@ def test_platforms_for_a_narrow_column(pinned: tuple[str, ...], text: str) -> No
 
 FULL = """\
 fleet: acme
+limits: {cpus: 4}
 ssh: {user: build, port: 2222, identity_file: key}
 tls:
   ca: {cert: ca.pem, key: ca.key}
@@ -435,6 +440,11 @@ buildkit:
   config: {worker: {oci: {labels: {a: b}, gcpolicy: [{all: true, keepDuration: 48h}]}}, dns: {nameservers: [10.0.0.1]}}
 hosts:
   amd-1: {address: 10.0.0.1, platforms: [linux/amd64, linux/386], tls: {cert: amd-1.pem, key: amd-1.key}}
+  amd-2:
+    address: 10.0.0.2
+    limits: {memory: 8GB}
+    max_builds: 2
+    buildkit: {config: {dns: {options: [edns0]}}}
   arm-1: {address: arm.example, port: 1299, ssh: {user: root, sudo: true}}
   here: {connection: local}
 """
@@ -453,7 +463,9 @@ def full(home: Path) -> Path:
 def test_a_remembered_inventory_decides_the_same(home: Path, full: Path) -> None:
     fresh, first, again = load(full), remembered.load(full), remembered.load(full)
     assert first == fresh
-    assert replace(again, buildkit=fresh.buildkit) == fresh
+    # Lists of buildkit.config come back as lists; what is made of them is the same.
+    same = tuple(replace(one, config=other.config) for one, other in zip(again.hosts, fresh.hosts, strict=True))
+    assert replace(again, buildkit=fresh.buildkit, hosts=same) == fresh
     assert again.buildkit.image == fresh.buildkit.image
     for one, other in zip(fresh.hosts, again.hosts, strict=True):
         assert daemon_spec(fresh, one, "amd64", vault()) == daemon_spec(again, other, "amd64", vault())

@@ -8,6 +8,7 @@ import pytest
 
 from fleet import buildkitd
 from fleet.daemon import EMULATORS, RECIPE, DaemonSpec, in_use, last_words
+from fleet.model import Limits
 from tests.support.values import CA, OTHER_CA
 
 SPEC = DaemonSpec(
@@ -33,6 +34,7 @@ def test_settings_are_what_drift_is_seen_by() -> None:
         "authority": CA[:16],
         "trust": f"{CA[:16]} {OTHER_CA[:16]}",
         "brought": "",
+        "limits": "",
     }
 
 
@@ -42,6 +44,8 @@ def test_settings_are_what_drift_is_seen_by() -> None:
         (replace(SPEC, image="moby/buildkit:v0.33.0"), "image"),
         (replace(SPEC, trust=(CA,)), "trust"),
         (replace(SPEC, brought="5e"), "brought"),
+        (replace(SPEC, limits=Limits(cpus=4)), "limits"),
+        (replace(SPEC, limits=Limits(memory=8_000_000_000)), "limits"),
         (replace(SPEC, port=1235), "port"),
         (replace(SPEC, bind="127.0.0.1"), "port"),
         (replace(SPEC, config=buildkitd.render({"debug": True})), "config"),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fleet.errors import InventoryError, UsageError
 from fleet.inventory import json_schema, load, parse
-from fleet.model import BuildkitSpec, Connection, FleetSpec, HostSpec, Platform, SshSpec
+from fleet.model import BuildkitSpec, Connection, FleetSpec, HostSpec, Limits, Platform, SshSpec
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = (ROOT / "inventory.example.yaml").read_text(encoding="utf-8")
@@ -73,6 +73,25 @@ def test_hosts_keep_their_order_and_merge_ssh_key_by_key() -> None:
     )
 
 
+def test_what_a_host_says_of_limits_and_builds_comes_before_the_fleets() -> None:
+    spec = parse(
+        """
+        fleet: acme
+        limits: {cpus: 4, memory: 8GiB}
+        max_builds: 4
+        buildkit: {config: {debug: true}}
+        hosts:
+          a: {address: a}
+          b: {address: b, limits: {memory: 16GB}, max_builds: 8}
+          c: {address: c, limits: {cpus: 2}, buildkit: {config: {log: {level: warn}}}}
+        """
+    )
+    assert [host.limits for host in spec.hosts] == [Limits(4, 8 << 30), Limits(4, 16 * 10**9), Limits(2, 8 << 30)]
+    assert [host.max_builds for host in spec.hosts] == [4, 8, 4]
+    assert [host.config for host in spec.hosts] == [{}, {}, {"log": {"level": "warn"}}]
+    assert spec.buildkit.config == {"debug": True}
+
+
 def test_files_are_looked_for_beside_the_inventory_and_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
     looked_for: list[Path] = []
@@ -118,7 +137,9 @@ REFUSED: dict[str, tuple[str, list[str]]] = {
     "unknown key": (f"{HEAD}hots: 1", ["4:hots: unknown key (did you mean 'hosts'?)"]),
     "unlike any key": (
         f"{HEAD}  b: {{address: b, zz: 1}}",
-        ["4:hosts.b.zz: unknown key; possible here: connection, address, port, ssh, platforms, tls"],
+        [
+            "4:hosts.b.zz: unknown key; possible here: connection, address, port, ssh, platforms, tls, limits, max_builds, buildkit"
+        ],
     ),
     "key given twice": (f"{HEAD}fleet: other", ["4:fleet: given twice, first in line 1"]),
     "host given twice": (f"{HEAD}  a: {{address: b}}", ["4:hosts.a: given twice, first in line 3"]),
@@ -261,6 +282,32 @@ REFUSED: dict[str, tuple[str, list[str]]] = {
     "daemon's key in a registry": (
         f"{HEAD}buildkit: {{config: {{registry: {{docker.io: {{mirror: m}}}}}}}}",
         ["4:buildkit.config.registry.\"docker.io\".mirror: unknown key (did you mean 'mirrors'?)"],
+    ),
+    "no CPUs": (f"{HEAD}limits: {{cpus: 0}}", ["4:limits.cpus: must be at least 1, not 0"]),
+    "part of a CPU": (
+        f"{HEAD}limits: {{cpus: 1.5}}",
+        ["4:limits.cpus: must be a whole number, not a number with a fraction"],
+    ),
+    "memory without a unit": (
+        f"{HEAD}limits: {{memory: 8}}",
+        ["4:limits.memory: must be text, not the number 8 (text needs quotes here)"],
+    ),
+    "memory that is no size": (
+        f"{HEAD}limits: {{memory: lots}}",
+        ["4:limits.memory: 'lots' is not a size such as 10GB or 512MiB"],
+    ),
+    "too little memory": (
+        f"{HEAD}limits: {{memory: 63MB}}",
+        ["4:limits.memory: 63MB is less than BuildKit itself needs: give it 64 MB or more"],
+    ),
+    "no builds": (f"{HEAD}max_builds: 0", ["4:max_builds: must be at least 1, not 0"]),
+    "a host's own image": (
+        f"{HEAD}  b: {{address: b, buildkit: {{image: x}}}}",
+        ["4:hosts.b.buildkit.image: unknown key; possible here: config"],
+    ),
+    "a host's own root": (
+        f"{HEAD}  b: {{address: b, buildkit: {{config: {{root: /x}}}}}}",
+        ["4:hosts.b.buildkit.config.root: is set by fleet: the state is the node's volume"],
     ),
     "invisible": (
         f'{HEAD}ssh: {{user: "a\\u202eb"}}\n"x\\x07y": 1',
@@ -455,6 +502,9 @@ hosts = st.fixed_dictionaries(
         "port": st.integers(1, 65535),
         "ssh": st.fixed_dictionaries({}, optional={"user": st.just("build"), "sudo": st.booleans()}),
         "platforms": st.sampled_from([["linux/amd64"], ["arm64", "linux/arm/v7"]]),
+        "limits": st.fixed_dictionaries({}, optional={"cpus": st.integers(1, 64), "memory": st.just("8GB")}),
+        "max_builds": st.integers(1, 64),
+        "buildkit": st.sampled_from([{}, {"config": {"debug": True}}]),
     },
 )
 names = st.from_regex(r"[a-z][a-z0-9-]{0,38}[a-z0-9]|[a-z]", fullmatch=True)

@@ -275,16 +275,17 @@ def test_containers_and_volumes_are_told_apart_by_label_and_name() -> None:
     assert seen.image is Image.FOUND
 
 
+@pytest.mark.parametrize("name", ["fleet.acme.amd-1", "fleet.acme.amd-1.aside"])
 @pytest.mark.parametrize("kind", ["container", "volume"])
-def test_an_unlabelled_thing_of_the_nodes_name_is_foreign(kind: str) -> None:
+def test_an_unlabelled_thing_of_the_nodes_name_is_foreign(kind: str, name: str) -> None:
     spec, machine = fleet(host("amd-1")), Machine("amd-1.example")
     if kind == "container":
-        machine.containers.append(Container("1", "fleet.acme.amd-1"))
+        machine.containers.append(Container("1", name))
     else:
-        machine.volumes["fleet.acme.amd-1"] = None
+        machine.volumes[name] = None
     seen = FakeWorld.of(machine).facts(spec).nodes["amd-1"].host
     assert isinstance(seen, HostFacts)
-    assert seen.foreign == ("fleet.acme.amd-1",)
+    assert seen.foreign == (name,)
 
 
 # ---------------------------------------------------------------------------------------------- all at once

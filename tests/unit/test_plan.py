@@ -40,6 +40,7 @@ from fleet.model import (
     HostFacts,
     HostSpec,
     Image,
+    Limits,
     NodeFacts,
     Stage,
     TlsSpec,
@@ -251,6 +252,9 @@ def test_every_difference_is_a_reason() -> None:
         pytest.param(fleet(host("amd-1", port=1299)), id="port"),
         pytest.param(fleet(host("amd-1", address="10.0.0.9")), id="address"),
         pytest.param(fleet(host("amd-1"), config={"log": {"level": "debug"}}), id="configuration"),
+        pytest.param(fleet(replace(host("amd-1"), config={"debug": True})), id="its own configuration"),
+        pytest.param(fleet(replace(host("amd-1"), limits=Limits(cpus=4))), id="limits"),
+        pytest.param(fleet(replace(host("amd-1"), max_builds=4)), id="builds at a time"),
         pytest.param(
             fleet(HostSpec("amd-1", "amd-1.example", connection=Connection.LOCAL)), id="binding to this machine alone"
         ),

@@ -14,7 +14,7 @@ import pytest
 from certs.certificate import describe, is_issued_by
 from fleet import buildkitd, notes
 from fleet.apply import Applier
-from fleet.model import ApiFacts, ClientFacts, FleetSpec, Rotation, object_name
+from fleet.model import ApiFacts, Asked, ClientFacts, Facts, FleetSpec, Rotation, object_name
 from fleet.observe import Connections
 from fleet.plan import plan
 from fleet.report import Event
@@ -318,7 +318,7 @@ def test_every_client_and_this_machine_get_new_certificates(world: FakeWorld, tm
 
 def client(name: str, days: int = 90, *, issued: int = 1, authority: str = CA, revoked: bool = False) -> ClientFacts:
     known = replace(certificate(days, serial=f"{name}-{issued}"), issued=NOW - issued * DAY)
-    return ClientFacts(name, known, authority, revoked)
+    return ClientFacts(name, known, authority, Asked((days + issued) * DAY, known.expires), revoked)
 
 
 @pytest.mark.parametrize(
