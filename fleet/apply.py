@@ -37,6 +37,10 @@ class Applier:
     connections: Connections
     emit: Callable[[Event], None]
     stop: threading.Event = field(default_factory=threading.Event)
+    parallel: int = 1
+    """How many daemons of an architecture may be replaced at a time, as long as another one of it stays at work."""
+    _out: set[str] = field(default_factory=set)
+    """Nodes whose builds have been given to others in this run."""
     _registering: threading.Lock = field(default_factory=threading.Lock)
 
     def hold(self, doing: str, *, only: Collection[str] = ()) -> None:
@@ -105,7 +109,7 @@ class Applier:
         )
         hosts = {host.name: host for host in self.spec.hosts}
         run = {name: partial(worker.run, hosts[name], lane) for name, lane in decided.lanes.items()}
-        under_way = Gathering({"hosts": partial(_in_turn, run, decided.lanes, self.stop)})
+        under_way = Gathering({"hosts": partial(_in_turn, run, decided.lanes, self.parallel, self.stop)})
         try:
             [done] = under_way.results().values()
         except KeyboardInterrupt:
@@ -124,9 +128,12 @@ class Applier:
             return
         # Whoever stands by in the builder helps out, also where the run has nothing to do.
         helpers = {*decided.lanes, *(node.name for node in facts.builder.nodes)}
-        able = able_platforms(self.spec, facts, helpers, ready)
-        able.pop(name, None)
         with self._registering:
+            self._out.add(name)
+            able = able_platforms(self.spec, facts, helpers, ready)
+            for other in self._out:
+                if other not in ready:
+                    able.pop(other, None)
             steps, _ = builder_steps(self.spec, able, self.world.builder.read(self.spec.name), facts.vault)
             for step in steps:
                 self.world.builder.run(buildx.arguments(self.spec.name, step))
@@ -181,11 +188,12 @@ class Applier:
 
 
 def _in_turn(
-    run: Mapping[str, Callable[[], Outcome]], lanes: Mapping[str, Lane], stop: threading.Event
+    run: Mapping[str, Callable[[], Outcome]], lanes: Mapping[str, Lane], parallel: int, stop: threading.Event
 ) -> dict[str, Outcome]:
     """What disturbs no builds first, side by side, as it may bring those that take over; then the others by turns.
 
-    One node of an architecture at a time, the very first alone; no turn is begun once a successor has failed.
+    At most `parallel` nodes of an architecture at a time, never all of them, and the very first alone; no turn is begun
+    once a successor has failed.
     """
     done = gather({name: run[name] for name, lane in lanes.items() if not lane.turn})
     turns: dict[str, list[str]] = {}
@@ -207,9 +215,14 @@ def _in_turn(
         return {name: one(name) for name in names}
 
     if turns:
-        (canary, *first), *others = turns.values()
+        canary = next(iter(turns.values()))[0]
         done[canary] = one(canary)
-        rest = gather({names[0]: partial(in_order, names) for names in (first, *others) if names})
+        queues: list[list[str]] = []
+        for names in turns.values():
+            width = max(min(parallel, len(names) - 1), 1)
+            left = [name for name in names if name != canary]
+            queues += (left[start::width] for start in range(width))
+        rest = gather({names[0]: partial(in_order, names) for names in queues if names})
         for outcomes in rest.values():
             done |= outcomes
     return done

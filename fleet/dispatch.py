@@ -27,8 +27,8 @@ PROBE_TIMEOUT = 1.0
 LATE_TIMEOUT = 15.0
 """Seconds for a node that is alive but slow, when the build cannot do without it."""
 
-SILENT_TIMEOUT = 20.0
-"""Seconds for the owner of a platform that nobody else has to come back, as a restart takes: what buildx waits."""
+SILENT_TIMEOUT = 60.0
+"""Seconds for the owner of a platform that nobody else has to come back: an emulated one restarts in half a minute."""
 
 PASSING_TIMEOUT = 300.0
 """Seconds for a node whose daemon fleet is replacing: its builds end first, and a slow host starts slowly."""

@@ -62,6 +62,17 @@ def plan(
     return Plan(spec.name, () if idle else _vault(spec, facts.vault, now), lanes, steps, blocked)
 
 
+def without_daemon(spec: FleetSpec, facts: Facts) -> tuple[str, ...]:
+    """The hosts that have no daemon; one that cannot be looked at has none if the builder has never taken it."""
+    registered = {node.name for node in facts.builder.nodes}
+    seen = {host.name: facts.nodes[host.name].host for host in spec.hosts}
+    return tuple(
+        name
+        for name, found in seen.items()
+        if (not found.daemons if isinstance(found, HostFacts) else found and name not in registered)
+    )
+
+
 def plan_down(
     spec: FleetSpec, facts: Facts, *, volumes: bool, any_vault: bool = False, only: Collection[str] = ()
 ) -> Plan:

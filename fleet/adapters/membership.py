@@ -16,6 +16,7 @@ from fleet.errors import UsageError, VaultError
 from fleet.model import NAME, CertificateFacts, VaultFacts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from certs.bundle import Bundle
@@ -147,6 +148,27 @@ class MemberVault(FileVault):
         pem_files.write(self.directory / MEMBERSHIP, membership.dump(membership.membership(bundle)).encode())
         pem_files.write(self.directory / TRUST, bundle.trust)
         pem_files.write(self.directory / CLIENT, credential.certificate + credential.key.reveal())
+
+    @pem_files.translated()
+    def settle(self, answer: Callable[[Mapping[str, str]], bool]) -> None:
+        """Trust the newest of several CAs alone, if all nodes `answer` to client files that do.
+
+        A bundle of an exchange of the CA names the old one, too, and nobody comes to take it away.
+        """
+        from certs.certificate import split_pem
+
+        known = split_pem(pem_files.read(self.directory / TRUST) or b"")
+        if len(known) < 2:
+            return
+        # Named so that the lock's next holder removes what is left of a run that was killed.
+        alone = self.directory / f".{TRUST}.alone.new"
+        pem_files.write(alone, known[-1])
+        try:
+            if answer({**self.client_files, "cacert": str(alone)}):
+                alone.replace(self.directory / TRUST)
+                pem_files.settle(self.directory)
+        finally:
+            alone.unlink(missing_ok=True)
 
     @pem_files.translated()
     def forget_keys(self) -> None:

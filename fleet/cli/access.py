@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -22,10 +22,11 @@ from fleet.errors import BuilderError, HostError, UsageError, VaultError
 from fleet.model import NAME, ApiFacts, Facts, NodeFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from certs.bundle import Bundle, BundleNode
     from certs.keys import Passphrase
+    from fleet.adapters.membership import MemberVault
     from fleet.cli.progress import Progress
     from fleet.membership import Membership
     from fleet.model import Asked, BuilderFacts, Down, FleetSpec, HostSpec, Snapshot
@@ -192,6 +193,8 @@ def join(source: str, *, force: bool, as_json: bool, verbose: bool) -> int:
         vault.store(bundle)
         with progress(verbose=verbose) as show:
             outcome, taken = _take_up(new, world, registered, show)
+            if all(node.health.usable for node in taken.nodes):
+                _settle(vault, new.spec)
     if as_json:
         output.as_json(output.snapshot_json(taken))
     else:
@@ -256,6 +259,30 @@ def _take_up(new: Membership, world: World, registered: BuilderFacts, show: Prog
     noting.results()
     nodes = {name: NodeFacts(api=answer) for name, answer in answers.items()}
     return outcome, snapshot(spec, Facts(nodes, world.builder.read(spec.name), facts), world.now())
+
+
+def settle(spec: FleetSpec) -> None:
+    """Drop a CA that was exchanged since this machine has joined, once every node proves itself by the newer one."""
+    from fleet.adapters.membership import MemberVault
+    from fleet.adapters.vault import home
+
+    vault = MemberVault(home() / spec.name)
+    # Whoever is at work on it may exchange the files just now; there will be another time.
+    with suppress(VaultError), vault.locked():
+        _settle(vault, spec)
+
+
+def _settle(vault: MemberVault, spec: FleetSpec) -> None:
+    def answer(files: Mapping[str, str]) -> bool:
+        from fleet.adapters.buildkit import BuildkitProber
+        from fleet.observe import PROBE_TIMEOUT
+        from fleet.parallel import gather
+
+        prober = BuildkitProber(files)
+        answers = gather({host.name: partial(prober.probe, host, timeout=PROBE_TIMEOUT) for host in spec.hosts})
+        return all(isinstance(one, ApiFacts) for one in answers.values())
+
+    vault.settle(answer)
 
 
 def _note(prober: Prober, host: HostSpec, answer: ApiFacts | Down, new: Membership) -> None:

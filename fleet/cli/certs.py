@@ -15,7 +15,7 @@ from fleet.cli.world import load, load_any, world_of
 from fleet.errors import VaultError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from fleet.model import Asked, ClientFacts, Facts, FleetSpec
@@ -53,7 +53,7 @@ def show(inventory: Path, *, started: float, as_json: bool, verbose: bool) -> in
 def rotate(inventory: Path, what: str, *, force: bool, as_json: bool, verbose: bool) -> int:
     """`fleet certs rotate`."""
     spec = load(inventory)
-    with _rotator(spec, verbose=verbose) as rotator:
+    with _rotator(spec, exchanging=what == "ca", verbose=verbose) as rotator:
         match what:
             case "nodes":
                 report = rotator.nodes()
@@ -73,6 +73,8 @@ def rotate(inventory: Path, what: str, *, force: bool, as_json: bool, verbose: b
                 output.as_json({"fleet": spec.name, "bundles": {name: str(path) for name, path in bundles.items()}})
             else:
                 certs_output.show_bundles(bundles)
+                if not spec.tls.client:
+                    click.echo("this machine's certificate was renewed", err=True)
             return 0
         case _:
             return _show_exchange(spec, done, as_json=as_json)
@@ -91,6 +93,13 @@ def revoke(inventory: Path, name: str, *, yes: bool, as_json: bool, verbose: boo
         )
     now = datetime.now(UTC)
     clients = vault.clients()
+    withdrawn = revoked_but_trusted(clients, vault.read().trust, now)
+    if name not in live(clients, now) and name not in withdrawn and (ended := _ended(clients, name, now)):
+        if as_json:
+            output.as_json(certs_output.exchange_json(spec.name, Exchange(None)))
+        else:
+            click.echo(f"{name}: {ended}: nothing to withdraw")
+        return 0
     others = sorted(client for client in live(clients, now) if client != name)
     if name in live(clients, now) and not yes:
         again = f", and {', '.join(others)} must join again with a new bundle" if others else ""
@@ -101,7 +110,7 @@ def revoke(inventory: Path, name: str, *, yes: bool, as_json: bool, verbose: boo
         )
         output.ask("Go on?", "fleet certs revoke")
     done = Exchange(None)
-    with _rotator(spec, verbose=verbose) as rotator:
+    with _rotator(spec, exchanging=True, verbose=verbose) as rotator:
         if name in live(clients, now) or name not in {client.name for client in clients}:
             vault.revoke(name, now)
         # An exchange that was under way may have made NAME a bundle of the coming CA, too: then another follows.
@@ -110,19 +119,34 @@ def revoke(inventory: Path, name: str, *, yes: bool, as_json: bool, verbose: boo
     return _show_exchange(spec, done, as_json=as_json, revoked=name)
 
 
+def _ended(clients: Sequence[ClientFacts], name: str, now: datetime) -> str | None:
+    """Why none of NAME's certificates is of use any more; None: there was none."""
+    theirs = [client for client in clients if client.name == name]
+    if any(client.revoked and client.certificate.expires > now for client in theirs):
+        return "its access was withdrawn"
+    return f"its certificate ended on {max(c.certificate.expires for c in theirs):%Y-%m-%d}" if theirs else None
+
+
 def seal(inventory: Path, *, remove: bool) -> int:
     """`fleet certs seal`."""
-    from fleet.cli.passphrase import ca_passphrase
+    from fleet.cli.passphrase import new_ca_passphrase
 
     spec = load(inventory)
     world = world_of(spec)
     with world.vault.locked():
-        if world.vault.read().authority is None:
+        facts = world.vault.read()
+        if facts.authority is None:
             raise VaultError(f"{spec.name} has no CA yet", "fleet up")
         world.vault.unlock()
-        world.vault.seal(None if remove else ca_passphrase(spec.name, spec.tls, new=True))
-    sealed = "is stored in the clear" if remove else "is sealed; what signs asks for the passphrase"
-    click.echo(f"the key of the CA of {spec.name} {sealed}", err=True)
+        changed = world.vault.seal(None if remove else new_ca_passphrase(spec.name, spec.tls, sealed=facts.sealed))
+    if remove:
+        sealed = "is stored in the clear"
+    elif facts.sealed:
+        sealed = "is sealed with the new passphrase" if changed else "is sealed with this passphrase"
+    else:
+        sealed = "is sealed; what signs asks for the passphrase"
+    unchanged = "" if changed else " already: nothing was changed"
+    click.echo(f"the key of the CA of {spec.name} {sealed}{unchanged}", err=True)
     return 0
 
 
@@ -130,8 +154,11 @@ def seal(inventory: Path, *, remove: bool) -> int:
 
 
 @contextmanager
-def _rotator(spec: FleetSpec, *, verbose: bool) -> Iterator[Rotator]:
-    """With the vault locked and its key at hand, the connections open, and progress shown."""
+def _rotator(spec: FleetSpec, *, exchanging: bool, verbose: bool) -> Iterator[Rotator]:
+    """With the vault locked and its key at hand, the connections open, and progress shown.
+
+    `exchanging`: whether the CA is, so that an interrupt leaves something to be told of it.
+    """
     from fleet.apply import Applier
     from fleet.observe import Connections
     from fleet.rotation import Rotator
@@ -148,7 +175,8 @@ def _rotator(spec: FleetSpec, *, verbose: bool) -> Iterator[Rotator]:
                 applier.hold("fleet certs")
                 yield Rotator(spec, applier, VaultBundles(spec, world))
         except KeyboardInterrupt:
-            click.echo(certs_output.WHERE[world.vault.read().rotation], err=True)
+            if exchanging:
+                click.echo(certs_output.WHERE[world.vault.read().rotation], err=True)
             raise
 
 

@@ -88,7 +88,7 @@ def show_exchange(fleet: str, done: Exchange, revoked: str | None) -> None:
     """How far the exchange of the CA is, as a list of its steps, and what it waits for."""
     show_bundles(done.bundles)
     for path in done.removed:
-        click.echo(f"removed {path}: it has been joined, and it held a key")
+        click.echo(f"removed {path}: its client needs it no more, and it held a key")
     steps = list(Step)
     at = len(steps) if done.step is None else steps.index(done.step)
     for number, step in enumerate(steps):
@@ -106,11 +106,20 @@ def show_exchange(fleet: str, done: Exchange, revoked: str | None) -> None:
             pass
         case _ if done.report and done.report.exit_code == INTERRUPTED:
             click.echo(f"  stopped here; {again} goes on")
+        case Step.BEGIN:
+            click.echo(
+                "  try: hand out these bundles of the present CA first, remove those that nobody needs; then", nl=False
+            )
+            click.echo(f" {again}; without waiting for them: {again} --force")
         case Step.HAND_OUT:
             click.echo("  try: hand out the bundles; once they have joined:", nl=False)
             click.echo(f" {again}; without waiting for them: {again} --force")
         case _:
             click.echo(f"  try: mend them, or take them out of the inventory; then {again}")
+            click.echo(
+                "  a node that is left out goes on trusting the old CA, and lets in whoever has a certificate of it:"
+            )
+            click.echo("  once it is back, name it in the inventory again: fleet down --host NAME")
     if done.step is None and done.bundles:
         click.echo(f"{', '.join(done.bundles)}: no access to {fleet} until they join with their new bundles")
 

@@ -49,7 +49,16 @@ def plan(inventory: Path, only: Sequence[str], *, exit_code: bool, as_json: bool
     return SOMETHING_TO_DO if exit_code and not decided.empty else 0
 
 
-def up(inventory: Path, only: Sequence[str], *, as_json: bool, verbose: bool, restart: Sequence[str] = ()) -> int:
+def up(
+    inventory: Path,
+    only: Sequence[str],
+    *,
+    as_json: bool,
+    verbose: bool,
+    restart: Sequence[str] = (),
+    only_new: bool = False,
+    parallel: int = 1,
+) -> int:
     """`fleet up`, and `fleet restart` of the nodes in `restart`."""
     from fleet.certificates import problems
     from fleet.observe import Connections, Observation, observe
@@ -65,7 +74,12 @@ def up(inventory: Path, only: Sequence[str], *, as_json: bool, verbose: bool, re
             from fleet.apply import Applier
 
             facts = asked.facts()
-            decided = decide.plan(spec, facts, world.now(), only=only, restart=restart)
+            if only_new:
+                only = decide.without_daemon(spec, facts)
+            nobody = only_new and not only
+            decided = (
+                decide.Plan(spec.name) if nobody else decide.plan(spec, facts, world.now(), only=only, restart=restart)
+            )
             if not decided.empty:
                 Applier(spec, world, connections, show.event).hold(
                     "fleet restart" if restart else "fleet up", only=only
@@ -77,7 +91,8 @@ def up(inventory: Path, only: Sequence[str], *, as_json: bool, verbose: bool, re
             # A prompt and a progress display cannot share a terminal.
             world.vault.unlock()
         with progress(verbose=verbose) as show:
-            report = Applier(spec, world, connections, show.event).up(facts, decided, only=only, restart=restart)
+            applier = Applier(spec, world, connections, show.event, parallel=parallel)
+            report = applier.up(facts, decided, only=only, restart=restart)
             remains = None
             if report.exit_code == 0 and not decided.empty:
                 show.waiting("looking again")

@@ -89,13 +89,22 @@ def plan(inventory: Path, only: tuple[str, ...], *, exit_code: bool, as_json: bo
 @fleet.command()
 @_inventory
 @_hosts
+@click.option("--only-new", is_flag=True, help="Only hosts that have no daemon; the others stay as they are.")
+@click.option(
+    "--parallel",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="How many daemons of an architecture to replace at a time, never all of them.",
+)
 @_json
 @_verbose
-def up(inventory: Path, only: tuple[str, ...], *, as_json: bool, verbose: bool) -> None:
+def up(inventory: Path, only: tuple[str, ...], *, only_new: bool, parallel: int, as_json: bool, verbose: bool) -> None:
     """Make certificates, deploy the daemons and register the builder; a second run changes nothing."""
     from fleet.cli import commands
 
-    sys.exit(commands.up(inventory, only, as_json=as_json, verbose=verbose))
+    sys.exit(commands.up(inventory, only, only_new=only_new, parallel=parallel, as_json=as_json, verbose=verbose))
 
 
 @fleet.command()
@@ -268,11 +277,14 @@ def build(arguments: tuple[str, ...]) -> None:
 
 
 class _ListFirst(click.Group):
-    """Alone, or with nothing but options, it is its command `list`."""
+    """Without a command it is `list`; which fleet is meant may be said before the command, too."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        alone = not args or (args[0].startswith("-") and args[0] not in {"-h", "--help"})
-        return super().parse_args(ctx, ["list", *args] if alone else args)
+        first = 0
+        while args[first : first + 1] and args[first].startswith("-") and args[first] not in {"-h", "--help"}:
+            first += 2 if args[first] in {"-i", "--inventory", "--fleet"} else 1
+        options, rest = args[:first], args[first:]
+        return super().parse_args(ctx, [*(rest[:1] or ["list"]), *options, *rest[1:]])
 
 
 @fleet.group(cls=_ListFirst)
@@ -334,7 +346,8 @@ def revoke(inventory: Path, name: str, *, yes: bool, as_json: bool, verbose: boo
 def seal(inventory: Path, *, remove: bool) -> None:
     """Seal the CA's key with a passphrase; all that does not sign goes on without it.
 
-    The passphrase is asked for on the terminal, or taken from FLEET_CA_PASSPHRASE or tls.ca_passphrase_command.
+    The passphrase is asked for on the terminal, or taken from FLEET_CA_PASSPHRASE or tls.ca_passphrase_command; to
+    change it, the new one from FLEET_CA_NEW_PASSPHRASE.
     """
     from fleet.cli import certs
 

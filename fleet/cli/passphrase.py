@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fleet.model import TlsSpec
 
 VARIABLE = "FLEET_CA_PASSPHRASE"
+NEW_VARIABLE = "FLEET_CA_NEW_PASSPHRASE"
 BUNDLE_VARIABLE = "FLEET_BUNDLE_PASSPHRASE"
 
 COMMAND_TIMEOUT = 120
@@ -33,6 +34,20 @@ def ca_passphrase(fleet: str, tls: TlsSpec, *, new: bool = False) -> Passphrase:
         return _passphrase(_printed(tls.ca_passphrase_command), "the CA's key", "tls.ca_passphrase_command")
     ways = f"set {VARIABLE}, or tls.ca_passphrase_command in the inventory, or run it in a terminal"
     typed = _typed(f"Passphrase of the CA of {fleet}: ", "the key of the CA", ways, new=new)
+    return _passphrase(typed, "the CA's key", "the terminal")
+
+
+def new_ca_passphrase(fleet: str, tls: TlsSpec, *, sealed: bool) -> Passphrase:
+    """What the CA's key is to be sealed with; raises UsageError.
+
+    `sealed`: it is so already, and what opens it is no answer to what it is to be from now on.
+    """
+    if (given := os.environ.get(NEW_VARIABLE)) is not None:
+        return _passphrase(given, "the CA's key", NEW_VARIABLE)
+    if not sealed:
+        return ca_passphrase(fleet, tls, new=True)
+    ways = f"to seal it with another one, set {NEW_VARIABLE}, or run it in a terminal"
+    typed = _typed(f"New passphrase of the CA of {fleet}: ", "the key of the CA", ways, new=True)
     return _passphrase(typed, "the CA's key", "the terminal")
 
 

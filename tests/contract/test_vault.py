@@ -15,7 +15,7 @@ from certs.certificate import Credential, Role, anchor, describe, is_issued_by, 
 from certs.keys import Passphrase
 from fleet.adapters.vault import FileVault
 from fleet.errors import VaultError
-from fleet.model import CertificateFacts, Down, HostSpec, KeyPair, Rotation, TlsSpec
+from fleet.model import Asked, CertificateFacts, Down, HostSpec, KeyPair, Rotation, TlsSpec
 from tests.support.fake_vault import FakeVault
 from tests.support.tls import CA, forge, key_usage
 from tests.support.values import NOW
@@ -236,6 +236,16 @@ def test_a_client_is_remembered_with_who_issued_its_certificate(vault: Vault) ->
     assert [one.certificate.expires for one in vault.clients()] == [NOW + DAY, NOW + DAY * 90, LATER + DAY / 3]
 
 
+def test_how_long_access_was_asked_for_outlives_a_ca_that_ends_before(vault: Vault) -> None:
+    settled(vault)
+    near = NOW + DAY * 3600
+    for name, until in (("ada", None), ("bob", near + DAY * 10)):
+        vault.issue_bundle_credential(name, near, lifetime=DAY * 90, until=until)
+    ada, bob = vault.clients()
+    assert (ada.certificate.expires, ada.asked) == (NOW + DAY * 3650, Asked(DAY * 90, near + DAY * 90))
+    assert (bob.certificate.expires, bob.asked) == (near + DAY * 10, Asked(DAY * 90, near + DAY * 10))
+
+
 def test_a_client_is_forgotten_a_month_after_its_certificate_has_ended(vault: Vault) -> None:
     settled(vault)
     for name, days in (("ada", 1), ("bob", 2)):
@@ -403,7 +413,7 @@ def test_a_rotation_does_not_end_while_the_operator_would_be_cut_off(vault: Vaul
 
 def sealed(ground: Ground, vault: Vault) -> Vault:
     """The same vault, sealed by an earlier run of fleet."""
-    vault.seal(ground.answer)
+    assert vault.seal(ground.answer)
     if isinstance(vault, FakeVault):
         vault.forget_passphrase()
         return vault
@@ -430,7 +440,9 @@ def test_a_sealed_key_is_needed_for_signing_alone_and_asked_for_once(
         again.issue_bundle_credential("ada", LATER, lifetime=DAY)
     again.unlock()
     assert ground.asked == [ground.answer]
-    again.seal(None)
+    assert not again.seal(ground.answer)
+    assert again.seal(None)
+    assert not again.seal(None)
     assert not again.read().sealed
 
 

@@ -85,6 +85,8 @@ class Machine:
     emulated: tuple[str, ...] = ()
     reported: tuple[str, ...] = ()
     """What a daemon here reports instead of what such a machine runs."""
+    ahead: float = 0.0
+    """Seconds by which its clock is wrong."""
     login: bool = True
     """Whether sshd lets us in."""
     network: bool = True
@@ -381,7 +383,7 @@ class FakeHost:
     def _report(self) -> str:
         lines = [
             f"machine {self.machine.machine}",
-            f"clock {time.time():.0f}",
+            f"clock {time.time() + self.machine.ahead:.0f}",
             "df Filesystem 1024-blocks Used Available Capacity Mounted on /dev/sda1 100000000 5 50000000 50% /",
             f"docker {self.machine.docker_words}",
             *(f"binfmt {BINFMT_MAGICS[arch]}" for arch in self.machine.emulated),

@@ -19,6 +19,7 @@ def up(
     spec: FleetSpec,
     *,
     only: Collection[str] = (),
+    parallel: int = 1,
     on: Callable[[Event, Applier], None] = lambda _event, _applier: None,
 ) -> tuple[Report, list[Event]]:
     """What `fleet up` does, in no time; `on` sees each event before what it tells of is done."""
@@ -30,7 +31,7 @@ def up(
 
     with mock.patch.multiple(act, SETTLING=0.0, LOOK_EVERY=0.001), Connections(ports.connect) as connections:
         facts = observe(spec, ports, connections, only=only)
-        applier = Applier(spec, ports, connections, emit)
+        applier = Applier(spec, ports, connections, emit, parallel=parallel)
         return applier.up(facts, world.plan(spec, only=only), only=only), events
 
 

@@ -23,7 +23,7 @@ from certs.keys import Passphrase
 from fleet.adapters import membership, pem_files
 from fleet.adapters.membership import MemberVault
 from fleet.adapters.vault import FileVault
-from fleet.cli import passphrase
+from fleet.cli import access, passphrase
 from fleet.cli.world import described_by
 from fleet.errors import UsageError, VaultError
 from tests.unit.conftest import INVENTORY, Run
@@ -351,6 +351,33 @@ def test_what_others_could_read_is_told_in_a_members_terms(
     assert f"{exposed} can be read by others" in err
     assert "ask the fleet's operator" in err
     assert "make a new CA" not in err
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_an_old_ca_is_dropped_once_every_node_answers_by_the_new_one(
+    machine: Path, take_up: TakeUp, *, answers: bool
+) -> None:
+    take_up(bundle(OTHER, trust=CA.certificate + OTHER.certificate))
+    vault, asked = MemberVault(machine / "vaults/acme"), []
+
+    def answer(files: Mapping[str, str]) -> bool:
+        asked.append({name: Path(path).read_bytes() for name, path in files.items()})
+        return answers
+
+    with vault.locked():
+        vault.settle(answer)
+        vault.settle(answer)
+    client = (vault.directory / "client.pem").read_bytes()
+    assert asked == [{"cacert": OTHER.certificate, "cert": client, "key": client}] * (1 if answers else 2)
+    new, old = (describe(one.certificate).fingerprint for one in (OTHER, CA))
+    assert vault.read().trust == ((new,) if answers else (old, new))
+    assert {path.name for path in vault.directory.iterdir()} == {"ca.pem", "client.pem", "membership.json", "lock"}
+
+
+def test_an_old_ca_stays_while_a_node_is_silent(machine: Path, take_up: TakeUp) -> None:
+    take_up(bundle(OTHER, trust=CA.certificate + OTHER.certificate))
+    access.settle(membership.load("acme"))
+    assert len(MemberVault(machine / "vaults/acme").read().trust) == 2
 
 
 # ---------------------------------------------------------------------------------------- having joined

@@ -89,6 +89,38 @@ def test_a_daemon_at_work_is_replaced_step_by_step() -> None:
     assert world.plan(NEWER).empty
 
 
+@pytest.mark.parametrize(
+    ("nodes", "parallel", "most"),
+    [(2, 2, 1), (3, 2, 2), (4, 2, 2), (4, 9, 3)],
+    ids=["of two one stays", "two at a time", "two of four at a time", "never all of them"],
+)
+def test_several_of_an_architecture_at_a_time_and_one_stays_at_work(nodes: int, parallel: int, most: int) -> None:
+    names = [f"amd-{n}" for n in range(1, nodes + 1)]
+    world = FakeWorld.of(*(Machine(f"{name}.example") for name in names))
+    world.apply(fleet(*map(host, names)))
+    away: set[str] = set()
+    together: set[frozenset[str]] = set()
+    guard, meeting = threading.Lock(), threading.Barrier(most, timeout=20)
+    # Whoever is in the first turns after the canary's.
+    first = names[1 : most + 1]
+
+    def on(event: Event, _: Applier) -> None:
+        with guard:
+            if "set it aside" in event.text:
+                away.add(event.subject)
+                together.add(frozenset(away))
+                assert owner(world, "linux/amd64") not in away
+            elif event.text == "let builds come again":
+                away.discard(event.subject)
+        if "set it aside" in event.text and event.subject in first:
+            meeting.wait()
+
+    report, _ = up(world, fleet(*map(host, names), image="moby/buildkit:v0.33.0"), parallel=parallel, on=on)
+    assert report.exit_code == 0
+    assert max(map(len, together)) == most
+    assert frozenset({"amd-1"}) in together
+
+
 def test_the_only_node_of_an_architecture_is_said_to_be_alone() -> None:
     _, events = up(three(), NEWER)
     assert ("wait until its builds have ended, it is the only one of its architecture", "begun") in of(events, "arm-1")

@@ -44,7 +44,8 @@ def lasting(before: timedelta, after: timedelta, serial: str = "c0ffee") -> Cert
 
 
 def client(name: str, serial: str, *, issued: timedelta = DAY, left: timedelta = 90 * DAY, **more: Any) -> ClientFacts:
-    return ClientFacts(name, lasting(issued, left, serial), **({"authority": CA, "asked": Asked(issued + left, NOW + left)} | more))
+    given: dict[str, Any] = {"authority": CA, "asked": Asked(issued + left, NOW + left)}
+    return ClientFacts(name, lasting(issued, left, serial), **(given | more))
 
 
 def listed(role: Role, found: Facts, *clients: ClientFacts, spec: FleetSpec = SPEC) -> dict[str, Entry]:

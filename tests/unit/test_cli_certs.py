@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from certs.bundle import Bundle, unpack
+from certs.certificate import Credential
+from fleet import rotation
 from fleet.adapters.vault import FileVault
 from fleet.certificates import Entry, Role, State
 from fleet.cli import passphrase
@@ -19,12 +23,12 @@ from fleet.cli.certs import VaultBundles
 from fleet.cli.certs_output import certificates_json, exchange_json, show_certificates, show_exchange
 from fleet.cli.world import world_of
 from fleet.inventory import load
-from fleet.model import CertificateFacts, Rotation
+from fleet.model import Asked, CertificateFacts, NodeFacts, Rotation
 from fleet.report import Outcome, Report, Result
 from fleet.rotation import Exchange, Step
 from tests.support.tls import CA as IS_CA
-from tests.support.tls import forge, key_usage
-from tests.support.values import NOW, certificate
+from tests.support.tls import context, forge, key_usage, shake_hands
+from tests.support.values import NOW, certificate, facts
 from tests.unit.conftest import INVENTORY, Run
 
 TODAY = datetime.now(UTC).replace(microsecond=0)
@@ -61,6 +65,19 @@ def test_a_fleet_that_is_not_yet_made_has_a_table_too(run: Run) -> None:
         ["node", "amd-1", "unknown"],
         ["client", "operator", "unknown"],
     ]
+
+
+@pytest.mark.parametrize("before", [("-i", "here.yaml"), ("--inventory=here.yaml",), ("--inventory", "here.yaml")])
+def test_the_inventory_may_be_said_before_the_command(
+    home: Path, run: Run, operator: FileVault, before: tuple[str, ...]
+) -> None:
+    (home / "inventory.yaml").rename(home / "here.yaml")
+    assert run("certs", *before)[0] == 0
+    assert run("certs", *before, "list", "--json")[0] == 0
+    assert run("certs", *before, "issue", "ci")[0] == 0
+    assert [one.name for one in operator.clients()] == ["ci"]
+    code, _, err = run("certs", *before, "isue", "ci")
+    assert (code, "No such command 'isue'" in err) == (2, True)
 
 
 @pytest.mark.parametrize("typed", [("certs", "--json"), ("certs", "list", "--json")])
@@ -179,17 +196,74 @@ def test_every_client_gets_a_bundle_in_the_vault(run: Run, operator: FileVault) 
     assert contents(operator)["client.pem"] != before
 
 
+def test_without_clients_it_says_what_was_renewed(run: Run, operator: FileVault) -> None:
+    before = contents(operator)["client.pem"]
+    assert run("certs", "rotate", "clients") == (0, "", "this machine's certificate was renewed\n")
+    assert contents(operator)["client.pem"] != before
+
+
+@pytest.mark.parametrize("what", ["nodes", "clients", "ca"])
+def test_an_interrupt_tells_of_an_exchange_where_there_is_one(
+    run: Run, operator: FileVault, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    assert operator.has_client()
+    monkeypatch.setattr(rotation, "observe", interrupt)
+    code, _, err = run("certs", "rotate", what)
+    assert code == 130
+    assert ("there is a new CA beside the old one" in err) is (what == "ca")
+    assert ("CA" in err) is (what == "ca")
+
+
 def test_a_bundle_is_known_by_the_certificate_in_it(home: Path, operator: FileVault) -> None:
     spec = load(home / "inventory.yaml")
-    bundles = VaultBundles(spec, world_of(spec))
-    path = bundles.make("ci", DAY)
+    bundles, found = VaultBundles(spec, world_of(spec)), facts({host.name: NodeFacts() for host in spec.hosts})
+    asked = Asked(DAY, TODAY + DAY)
+    path = bundles.make("ci", asked, found)
     [first] = operator.clients()
     assert (bundles.find(first), bundles.find(replace(first, name="ada"))) == (path, None)
-    assert bundles.make("ci", 2 * DAY) == path
+    assert bundles.make("ci", asked, found) == path
     [again] = (client for client in operator.clients() if client != first)
     assert (bundles.find(first), bundles.find(again)) == (None, path)
+    bundles.make("ada", asked, found)
+    (path.parent / "acme-left.fleet-bundle").write_text("a bundle of somebody who was forgotten")
+    assert bundles.keep([first, again]) == (
+        path.parent / "acme-ada.fleet-bundle",
+        path.parent / "acme-left.fleet-bundle",
+    )
+    assert list(path.parent.iterdir()) == [path]
     path.write_text("torn")
     assert bundles.find(again) is None
+    assert bundles.keep([again]) == (path,)
+
+
+def test_a_bundle_of_the_end_lets_nobody_pose_as_a_node_by_the_old_ca(home: Path, operator: FileVault) -> None:
+    def talk(bundle: Bundle, node: Credential) -> str:
+        nodes = context(home, "server", node, trust)
+        return shake_hands(nodes, context(home, "client", bundle.credential, bundle.trust), "127.0.0.1")
+
+    spec = load(home / "inventory.yaml")
+    [host] = spec.hosts
+    stolen, _ = operator.issue_node(host, [host.address], TODAY)
+    operator.begin_rotation("acme", TODAY)
+    operator.issue_client("operator", TODAY, coming=True)
+    bundles, found = VaultBundles(spec, world_of(spec)), facts({host.name: NodeFacts()})
+    path = bundles.make("ci", Asked(DAY, TODAY + DAY), found)
+    operator.switch_authority()
+    sound, trust = operator.issue_node(host, [host.address], TODAY)
+    early = unpack(path.read_bytes(), now=TODAY)
+    assert talk(early, stolen) == talk(early, sound) == "TLSv1.3"
+    bundles.settle(path)
+    final = unpack(path.read_bytes(), now=TODAY)
+    assert replace(final, trust=early.trust) == early
+    assert talk(final, sound) == "TLSv1.3"
+    with pytest.raises(ssl.SSLCertVerificationError, match="unable to get local issuer"):
+        talk(final, stolen)
+    before = path.read_bytes()
+    bundles.settle(path)
+    assert path.read_bytes() == before
 
 
 REPORT = Report((Outcome("amd-1", Result.FAILED), Outcome("arm-1", Result.DONE)), Outcome("builder", Result.UNCHANGED))
@@ -207,6 +281,8 @@ BUNDLE = Path("/vault/bundles/acme-ci.fleet-bundle")
                 "  waits for amd-1",
                 "· every client",
                 "then fleet certs rotate ca",
+                "goes on trusting the old CA",
+                "fleet down --host NAME",
             ],
             {"step": "teach", "waiting": ["amd-1"], "done": False},
             id="a node",
@@ -226,6 +302,12 @@ BUNDLE = Path("/vault/bundles/acme-ci.fleet-bundle")
             [f"ci: hand over {BUNDLE}", "▸ every client", "  waits for ci", "fleet certs rotate ca --force"],
             {"step": "hand out", "waiting": ["ci"], "bundles": {"ci": str(BUNDLE)}, "report": None},
             id="a client",
+        ),
+        pytest.param(
+            Exchange(Step.BEGIN, ("ci",), {"ci": BUNDLE}),
+            [f"ci: hand over {BUNDLE}", "▸ a new CA is made\n  waits for ci", "bundles of the present CA first"],
+            {"step": "begin", "waiting": ["ci"], "done": False},
+            id="a client of the one before",
         ),
         pytest.param(
             Exchange(None, bundles={"ci": BUNDLE}),
@@ -314,6 +396,20 @@ def test_a_ca_of_somebody_elses_is_not_exchanged(home: Path, run: Run, company: 
     assert contents(company) == before
 
 
+def test_who_has_no_access_any_more_costs_no_exchange(run: Run, vault: FileVault) -> None:
+    vault.create_authority("acme", TODAY - 9 * DAY)
+    vault.issue_client("operator", TODAY)
+    vault.issue_bundle_credential("ada", TODAY, lifetime=DAY)
+    vault.issue_bundle_credential("gone", TODAY - 2 * DAY, lifetime=DAY)
+    before = contents(vault)
+    ended = f"gone: its certificate ended on {TODAY - DAY:%Y-%m-%d}: nothing to withdraw\n"
+    assert run("certs", "revoke", "gone") == (0, ended, "")
+    code, out, _ = run("certs", "revoke", "gone", "--json")
+    assert (code, json.loads(out)["done"]) == (0, True)
+    assert contents(vault) == before
+    assert vault.read().rotation is Rotation.SETTLED
+
+
 # ---------------------------------------------------------------------------------------------------- seal
 
 
@@ -335,6 +431,30 @@ def test_a_key_is_sealed_and_opened_again(run: Run, operator: FileVault, monkeyp
     monkeypatch.setenv("FLEET_CA_PASSPHRASE", "correct horse")
     assert run("certs", "seal", "--remove")[0] == 0
     assert contents(operator) == before
+
+
+def test_another_passphrase_needs_a_source_of_its_own(
+    run: Run, operator: FileVault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("certs", "seal", "--remove")[2] == (
+        "the key of the CA of acme is stored in the clear already: nothing was changed\n"
+    )
+    monkeypatch.setenv("FLEET_CA_PASSPHRASE", "correct horse")
+    run("certs", "seal")
+    sealed = contents(operator)
+    code, _, err = run("certs", "seal")
+    assert (code, "to seal it with another one, set FLEET_CA_NEW_PASSPHRASE" in err) == (2, True)
+    monkeypatch.setenv("FLEET_CA_NEW_PASSPHRASE", "correct horse")
+    assert run("certs", "seal") == (
+        *(0, ""),
+        "the key of the CA of acme is sealed with this passphrase already: nothing was changed\n",
+    )
+    assert contents(operator) == sealed
+    monkeypatch.setenv("FLEET_CA_NEW_PASSPHRASE", "battery staple")
+    assert run("certs", "seal") == (0, "", "the key of the CA of acme is sealed with the new passphrase\n")
+    assert run("certs", "seal", "--remove")[0] == 1
+    monkeypatch.setenv("FLEET_CA_PASSPHRASE", "battery staple")
+    assert run("certs", "seal", "--remove")[0] == 0
 
 
 def test_there_is_nothing_to_seal_yet(run: Run) -> None:

@@ -13,6 +13,7 @@ from fleet.model import (
     NAME,
     BuilderFacts,
     FleetSpec,
+    Health,
     HostFacts,
     HostSpec,
     Platform,
@@ -183,6 +184,10 @@ def test_a_fleet_finds_its_hosts() -> None:
 def test_a_builder_is_registered_once_it_has_a_driver() -> None:
     assert not BuilderFacts().registered
     assert BuilderFacts(driver="remote").registered
+
+
+def test_a_node_that_was_drained_has_nothing_to_be_mended() -> None:
+    assert {health for health in Health if health.usable} == {Health.READY, Health.DEGRADED, Health.DRAINED}
 
 
 def test_facts_do_not_change() -> None:

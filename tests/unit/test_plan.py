@@ -47,7 +47,7 @@ from fleet.model import (
     VaultFacts,
     pull_mark,
 )
-from fleet.plan import Plan, plan, plan_down
+from fleet.plan import Plan, plan, plan_down, without_daemon
 from tests.support.values import (
     CA,
     IMAGE,
@@ -243,6 +243,23 @@ def test_every_difference_is_a_reason() -> None:
         "its certificate is unknown",
         "it is paused",
     }
+
+
+NO_DAEMON: dict[str, tuple[HostFacts | Down | None, bool, bool]] = {
+    "it has one": (found("x86_64", daemon(ONE, "amd-1")), False, False),
+    "it has a broken one": (found("x86_64", daemon(ONE, "amd-1", state="dead")), True, False),
+    "it has none": (found(), False, True),
+    "it has none any more": (found(), True, True),
+    "it cannot be looked at and is new": (NO_SSH, False, True),
+    "it cannot be looked at and has been there": (NO_SSH, True, False),
+    "nobody has looked": (None, False, False),
+}
+
+
+@pytest.mark.parametrize(("seen", "registered", "new"), NO_DAEMON.values(), ids=NO_DAEMON)
+def test_hosts_without_a_daemon(seen: HostFacts | Down | None, registered: bool, new: bool) -> None:
+    there = builder(node("amd-1", "linux/amd64")) if registered else None
+    assert without_daemon(ONE, facts({"amd-1": NodeFacts(seen)}, registered=there)) == (("amd-1",) if new else ())
 
 
 @pytest.mark.parametrize(

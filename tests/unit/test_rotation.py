@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +14,8 @@ import pytest
 from certs.certificate import describe, is_issued_by
 from fleet import buildkitd, notes
 from fleet.apply import Applier
+from fleet.certificates import problems
+from fleet.errors import VaultError
 from fleet.model import ApiFacts, Asked, ClientFacts, Facts, FleetSpec, Rotation, object_name
 from fleet.observe import Connections
 from fleet.plan import plan
@@ -36,11 +38,14 @@ class FakeBundles:
     folder: Path
     world: FakeWorld
     before_change: BeforeChange = lambda _: None
+    settled: set[str] = field(default_factory=set)
+    """Serial numbers of the certificates whose bundles trust one CA alone."""
 
-    def make(self, client: str, lifetime: timedelta) -> Path:
+    def make(self, client: str, asked: Asked, facts: Facts) -> Path:
+        assert set(facts.nodes) >= {host.name for host in SPEC.hosts}
         vault = self.world.ports(self.before_change).vault
         credential, _ = vault.issue_bundle_credential(
-            client, self.world.now, lifetime=lifetime, coming=vault.read().rotation is Rotation.OVERLAP
+            client, self.world.now, lifetime=asked.lifetime, until=asked.until, coming=vault.read().taught
         )
         self.before_change("bundle")
         (self.folder / client).write_text(describe(credential.certificate).serial)
@@ -50,6 +55,17 @@ class FakeBundles:
         path = self.folder / client.name
         return path if path.exists() and path.read_text() == client.certificate.serial else None
 
+    def settle(self, path: Path) -> None:
+        self.before_change("bundle")
+        self.settled.add(path.read_text())
+
+    def keep(self, clients: Iterable[ClientFacts]) -> tuple[Path, ...]:
+        kept = {self.find(client) for client in clients}
+        removed = tuple(path for path in sorted(self.folder.iterdir()) if path not in kept)
+        for path in removed:
+            path.unlink()
+        return removed
+
 
 def run(
     world: FakeWorld,
@@ -57,6 +73,7 @@ def run(
     *,
     spec: FleetSpec = SPEC,
     force: bool = False,
+    settled: set[str] | None = None,
     before_change: BeforeChange = lambda _: None,
     on: Callable[[Event, Applier], None] = lambda _event, _applier: None,
 ) -> Exchange:
@@ -70,7 +87,8 @@ def run(
     with at_once(), Connections(ports.connect) as connections:
         applier = Applier(spec, ports, connections, emit)
         try:
-            return Rotator(spec, applier, FakeBundles(folder, world, before_change)).exchange(force=force)
+            bundles = FakeBundles(folder, world, before_change, set() if settled is None else settled)
+            return Rotator(spec, applier, bundles).exchange(force=force)
         finally:
             for lane in set(threading.enumerate()) - threads:
                 lane.join()
@@ -101,7 +119,7 @@ def deployed() -> FakeWorld:
 def world(deployed: FakeWorld, tmp_path: Path) -> FakeWorld:
     """A fleet with a client that has joined."""
     fresh = another(deployed)
-    FakeBundles(tmp_path, fresh).make("ci", 90 * DAY)
+    FakeBundles(tmp_path, fresh).make("ci", Asked(90 * DAY, fresh.now + 90 * DAY), fresh.facts(SPEC))
     join(fresh, tmp_path, "ci")
     return fresh
 
@@ -156,10 +174,27 @@ def test_forced_it_says_who_has_lost_access(world: FakeWorld, tmp_path: Path) ->
     is_settled(world)
 
 
-def test_a_bundle_lasts_as_long_as_the_one_before(world: FakeWorld, tmp_path: Path) -> None:
+def test_an_exchange_does_not_prolong_access(world: FakeWorld, tmp_path: Path) -> None:
     run(world, tmp_path)
-    lasting = {c.certificate.expires - (c.certificate.issued or NOW) for c in world.vault.clients()}
-    assert lasting == {90 * DAY}
+    old, new = world.vault.clients()
+    assert new.certificate.issued != old.certificate.issued
+    assert new.certificate.expires == old.certificate.expires == NOW + 90 * DAY
+    world.now += 60 * DAY
+    run(world, tmp_path, force=True)
+    [last] = world.vault.clients()
+    assert last.certificate.expires == NOW + 90 * DAY
+    renew_clients(world, tmp_path)
+    assert world.vault.clients()[-1].certificate.expires == world.now + 90 * DAY
+
+
+def test_what_an_old_ca_had_no_time_for_the_new_one_gives(world: FakeWorld, tmp_path: Path) -> None:
+    world.now = NOW + 3600 * DAY
+    assert world.apply(SPEC) == {}
+    FakeBundles(tmp_path, world).make("ada", Asked(90 * DAY, world.now + 90 * DAY), world.facts(SPEC))
+    end, (clipped,) = world.now + 90 * DAY, [one for one in world.vault.clients() if one.name == "ada"]
+    assert clipped.certificate.expires < end
+    run(world, tmp_path, force=True)
+    assert [one.certificate.expires for one in world.vault.clients() if one.name == "ada"] == [end]
 
 
 @pytest.mark.parametrize("step", [Step.TEACH, Step.RENEW])
@@ -185,6 +220,7 @@ def test_a_node_that_nobody_reaches_is_waited_for_and_named(world: FakeWorld, tm
 
 def test_without_clients_it_is_done_at_once(world: FakeWorld, tmp_path: Path) -> None:
     world.vault.entries.clear()
+    (tmp_path / "ci").unlink()
     assert run(world, tmp_path) == Exchange(None)
     is_settled(world)
 
@@ -302,15 +338,102 @@ def test_renewing_the_nodes_goes_on_where_it_was_killed(world: FakeWorld, tmp_pa
     assert not set(after.values()) & set(before.values())
 
 
-def test_every_client_and_this_machine_get_new_certificates(world: FakeWorld, tmp_path: Path) -> None:
-    mine, theirs = world.vault.client, (tmp_path / "ci").read_text()
+def renew_clients(world: FakeWorld, folder: Path) -> Mapping[str, Path]:
+    """`fleet certs rotate clients`, a minute after what was before."""
     world.now += MINUTE
     ports = world.ports()
     with Connections(ports.connect) as connections:
-        rotator = Rotator(SPEC, Applier(SPEC, ports, connections, lambda _: None), FakeBundles(tmp_path, world))
-        assert rotator.clients() == {"ci": tmp_path / "ci"}
+        rotator = Rotator(SPEC, Applier(SPEC, ports, connections, lambda _: None), FakeBundles(folder, world))
+        return rotator.clients()
+
+
+def test_every_client_and_this_machine_get_new_certificates(world: FakeWorld, tmp_path: Path) -> None:
+    mine, theirs = world.vault.client, (tmp_path / "ci").read_text()
+    assert renew_clients(world, tmp_path) == {"ci": tmp_path / "ci"}
     assert world.vault.client != mine
     assert (tmp_path / "ci").read_text() != theirs
+
+
+def test_what_is_issued_in_the_middle_is_of_a_ca_that_every_node_lets_in(world: FakeWorld, tmp_path: Path) -> None:
+    world.machines["arm-1.example"].login = False
+    assert run(world, tmp_path).step is Step.TEACH
+    for taught in (False, True):
+        renew_clients(world, tmp_path)
+        facts = world.vault.read()
+        let_in = facts.coming_fingerprint if taught else facts.authority_fingerprint
+        assert (facts.taught, facts.client_authority) == (taught, let_in)
+        assert live(world.vault.clients(), world.now)["ci"].authority == let_in
+        world.machines["arm-1.example"].login = True
+        assert run(world, tmp_path).step is Step.HAND_OUT
+
+
+def test_bundles_that_were_not_joined_come_before_another_exchange(world: FakeWorld, tmp_path: Path) -> None:
+    run(world, tmp_path, force=True)
+    before = world.vault.authority
+    assert run(world, tmp_path) == Exchange(Step.BEGIN, ("ci",), {"ci": tmp_path / "ci"})
+    assert (world.vault.authority, world.vault.read().rotation) == (before, Rotation.SETTLED)
+    join(world, tmp_path, "ci")
+    assert run(world, tmp_path).step is Step.HAND_OUT
+
+
+@pytest.mark.parametrize("joins", [False, True])
+def test_bundles_that_nobody_needs_are_removed(world: FakeWorld, tmp_path: Path, joins: bool) -> None:
+    for name in ("ada", "eve", "gone"):
+        lasting = DAY if name == "gone" else 90 * DAY
+        FakeBundles(tmp_path, world).make(name, Asked(lasting, world.now + lasting), world.facts(SPEC))
+    world.vault.revoke("eve", world.now)
+    world.now += 2 * DAY
+    if joins:
+        join(world, tmp_path, "ada")
+    rotate_nodes(world, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ([] if joins else ["ada"])
+
+
+@pytest.mark.parametrize("clients", ["hand over", "have joined"])
+def test_what_is_left_to_hand_out_at_the_end_trusts_the_new_ca_alone(
+    world: FakeWorld, tmp_path: Path, clients: str
+) -> None:
+    settled: set[str] = set()
+    run(world, tmp_path)
+    if clients == "have joined":
+        join(world, tmp_path, "ci")
+    serial = (tmp_path / "ci").read_text()
+    assert run(world, tmp_path, force=True, settled=settled).step is None
+    assert settled == (set() if clients == "have joined" else {serial})
+
+
+def test_a_moment_that_is_still_to_come_renews_nothing_until_it_is_mended(world: FakeWorld, tmp_path: Path) -> None:
+    world.vault.renew_nodes(NOW + 300 * DAY)
+    facts = world.facts(SPEC)
+    assert plan(SPEC, facts, world.now).empty
+    [problem] = problems(SPEC, facts.vault, world.now)
+    assert "2031-02-25 12:00 UTC" in problem.reason
+    assert "still to come" in problem.reason
+    before = serials(world)
+    rotate_nodes(world, tmp_path)
+    assert not set(serials(world).values()) & set(before.values())
+    assert problems(SPEC, world.facts(SPEC).vault, world.now) == ()
+
+
+@pytest.mark.parametrize(
+    ("skews", "refused"), [((0, 0, 0), False), ((0, 0, 90), False), ((90, 91, 90), True), ((-40, -41, 0), True)]
+)
+def test_a_clock_that_is_wrong_renews_nothing(
+    world: FakeWorld,
+    tmp_path: Path,
+    skews: tuple[float, ...],
+    refused: bool,
+) -> None:
+    for one, skew in zip(SPEC.hosts, skews, strict=True):
+        world.machines[one.address].ahead = skew
+    before = serials(world)
+    if refused:
+        with pytest.raises(VaultError, match=r"disagree by \d\d s"):
+            rotate_nodes(world, tmp_path)
+        assert world.vault.read().nodes_since is None
+    else:
+        rotate_nodes(world, tmp_path)
+    assert (serials(world) == before) is refused
 
 
 # ------------------------------------------------------------------------------------------------- who is who

@@ -146,10 +146,23 @@ def test_a_vault_without_authority_issues_nothing(tmp_path: Path) -> None:
         vault.issue_node(AMD, ["amd-1"], NOW)
 
 
+@pytest.mark.parametrize(
+    "torn", [b"", b"asked: 86400 s", b"asked: x s, until y\n", b"asked: 1 s, until 2030-13-01T00:00:00Z\n"]
+)
+def test_an_entry_that_does_not_say_what_was_asked_for_is_refused_by_name(vault: FileVault, torn: bytes) -> None:
+    vault.issue_bundle_credential("eve", NOW, lifetime=timedelta(days=1))
+    [entry] = (vault.directory / "clients").glob("eve-*")
+    entry.write_bytes(entry.read_bytes().rpartition(b"asked:")[0] + torn)
+    with pytest.raises(VaultError, match=r"eve-.* how long access was asked for") as caught:
+        vault.clients()
+    assert caught.value.remedy
+
+
 def test_what_is_handed_out_is_written_down_without_its_key(vault: FileVault) -> None:
     credential, _ = vault.issue_bundle_credential("eve", NOW, lifetime=timedelta(days=1))
     [entry] = (vault.directory / "clients").glob("eve-*")
-    assert entry.read_bytes() == credential.certificate
+    asked = b"asked: 86400 s, until 2030-05-02T12:00:00Z\n"
+    assert entry.read_bytes() == credential.certificate + asked
     assert is_issued_by(entry.read_bytes(), (vault.directory / "ca.pem").read_bytes())
     assert (entry.stat().st_mode & 0o777, entry.parent.stat().st_mode & 0o777) == (0o600, 0o700)
 
