@@ -230,7 +230,7 @@ def _older(spec: FleetSpec, facts: Facts, since: datetime) -> bool:
 
 
 def _refuse_doubtful_clock(facts: Facts) -> None:
-    """Raise VaultError where this machine's clock may be wrong: what it says now, certificates are measured by later."""
+    """Raise VaultError where this machine's clock may be wrong: certificates are measured by what it says now."""
     hosts = [node.host for node in facts.nodes.values()]
     common = facts.common_skew
     skews = [host.clock_skew for host in hosts if isinstance(host, HostFacts)] if common is None else [common]

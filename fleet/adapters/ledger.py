@@ -24,7 +24,7 @@ LIVE, REVOKED = ".pem", ".revoked"
 
 _SECOND = timedelta(seconds=1)
 _FORM = "%Y-%m-%dT%H:%M:%SZ"
-_ASKED = re.compile(r"asked: ([0-9]{1,12}) s, until ([0-9-]{10}T[0-9:]{8}Z)\n")
+_ASKED = re.compile(r"(asked: ([0-9]{1,12}) s, until ([0-9-]{10}T[0-9:]{8}Z)) ([0-9a-f]{16})\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,9 @@ class Ledger:
         from certs.certificate import describe
 
         self.folder.mkdir(mode=0o700, exist_ok=True)
-        line = f"asked: {asked.lifetime // _SECOND} s, until {asked.until.astimezone(UTC):{_FORM}}\n"
-        pem_files.write(self.folder / f"{name}-{describe(certificate).serial}{LIVE}", certificate + line.encode())
+        line = f"asked: {asked.lifetime // _SECOND} s, until {asked.until.astimezone(UTC):{_FORM}}"
+        content = certificate + f"{line} {pem_files.checksum(line)}\n".encode()
+        pem_files.write(self.folder / f"{name}-{describe(certificate).serial}{LIVE}", content)
 
     def entries(self, known: Authorities | None) -> dict[Path, ClientFacts]:
         """What is remembered, by name, the oldest first; raises VaultError for what `known` did not issue."""
@@ -81,10 +82,6 @@ def _asked(content: bytes) -> Asked:
     from certs.keys import CertificateError
 
     found = _ASKED.fullmatch(content.rpartition(b"-----\n")[2].decode(errors="replace"))
-    try:
-        if found:
-            until = datetime.strptime(found[2], _FORM).replace(tzinfo=UTC)
-            return Asked(timedelta(seconds=int(found[1])), until)
-    except (ValueError, OverflowError):
-        pass
-    raise CertificateError("it does not say how long access was asked for")
+    if found is None or pem_files.checksum(found[1]) != found[4]:
+        raise CertificateError("it does not say how long access was asked for")
+    return Asked(timedelta(seconds=int(found[2])), datetime.strptime(found[3], _FORM).replace(tzinfo=UTC))

@@ -42,7 +42,7 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def _take(path: Path) -> int:
-    """The file, open and locked; who leaves a fleet removes it as the last thing, and then it locks nothing any more."""
+    """The file, open and locked; who leaves a fleet removes it last of all, and then it locks nothing any more."""
     while True:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)

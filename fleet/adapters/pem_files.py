@@ -163,7 +163,7 @@ def settle(folder: Path) -> None:
 def write_moment(path: Path, moment: datetime) -> None:
     """Store a moment, in whole seconds (RFC 3339, UTC), with what tells it from a changed one."""
     text = moment.astimezone(UTC).replace(microsecond=0).isoformat()
-    write(path, f"{text} {_checksum(text)}\n".encode())
+    write(path, f"{text} {checksum(text)}\n".encode())
 
 
 def read_moment(path: Path) -> datetime | None:
@@ -171,11 +171,12 @@ def read_moment(path: Path) -> datetime | None:
     content = read(path)
     if content is None:
         return None
-    text, _, checksum = content.decode(errors="replace").rstrip("\n").partition(" ")
-    if checksum != _checksum(text):
+    text, _, told = content.decode(errors="replace").rstrip("\n").partition(" ")
+    if told != checksum(text):
         raise VaultError(f"{path} is torn or was changed", f"remove {path}, then fleet certs rotate nodes")
     return datetime.fromisoformat(text)
 
 
-def _checksum(text: str) -> str:
+def checksum(text: str) -> str:
+    """What tells a short text that was stored from one that was changed."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -118,7 +118,6 @@ def up(
 def status(inventory: Path, *, started: float, as_json: bool, verbose: bool) -> int:
     """`fleet status`; `started` in the time of time.monotonic()."""
     from fleet.health import snapshot
-    from fleet.model import Health
     from fleet.observe import Connections, observe
 
     spec = load_any(inventory)
@@ -131,7 +130,11 @@ def status(inventory: Path, *, started: float, as_json: bool, verbose: bool) -> 
         output.as_json(output.snapshot_json(taken))
     else:
         output.show_snapshot(taken)
-    usable = [node.health in {Health.READY, Health.DEGRADED, Health.DRAINED} for node in taken.nodes]
+    usable = [node.health.usable for node in taken.nodes]
+    if spec.joined and all(usable):
+        from fleet.cli import access
+
+        access.settle(spec)
     return output.exit_code(usable)
 
 

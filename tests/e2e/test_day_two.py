@@ -205,10 +205,9 @@ def test_a_node_that_is_down_is_told_and_the_others_are_pruned(lab: Lab, running
 def test_a_step_that_takes_more_than_its_hosts_limit_is_ended_and_the_daemon_goes_on(running: Operator) -> None:
     path = running.home / "inventory.yaml"
     wanted = json.loads(path.read_text())
-    wanted["hosts"]["amd-1"] |= {"limits": {"memory": "256MB"}, "max_builds": 2}
-    path.write_text(json.dumps(wanted))
+    path.write_text(json.dumps(wanted | {"limits": {"memory": "256MB"}, "max_builds": 2}))
     changed = running.json("up")
-    assert [(node["name"], node["result"]) for node in changed["nodes"]] == [("amd-1", "done"), ("amd-2", "unchanged")]
+    assert [node["result"] for node in changed["nodes"]] == ["done", "done"]
     (running.home / "greedy").mkdir()
     (running.home / "greedy" / "Dockerfile").write_text(
         f"FROM {running.lab.env()['LAB_BASE_IMAGE']}\nRUN head -c 400000000 /dev/zero | tail -c 350000000 | grep -q .\n"
@@ -216,5 +215,5 @@ def test_a_step_that_takes_more_than_its_hosts_limit_is_ended_and_the_daemon_goe
     greedy = ("--progress", "plain", "--platform", "linux/amd64", "--output", "type=cacheonly", "greedy")
     said = running.fleet("build", *greedy, expect=1).stderr
     assert "Killed" in said
-    [node, _] = running.settled_status()["nodes"]
-    assert (node["health"], node["max_builds"]) == ("ready", 2)
+    nodes = running.settled_status()["nodes"]
+    assert [(node["health"], node["max_builds"]) for node in nodes] == [("ready", 2), ("ready", 2)]

@@ -138,8 +138,10 @@ REFUSED: dict[str, tuple[str, list[str]]] = {
     "unlike any key": (
         f"{HEAD}  b: {{address: b, zz: 1}}",
         [
-            "4:hosts.b.zz: unknown key; possible here: connection, address, port, ssh, platforms, tls, limits, "
-            "max_builds, buildkit"
+            (
+                "4:hosts.b.zz: unknown key; possible here: "
+                "connection, address, port, ssh, platforms, tls, limits, max_builds, buildkit"
+            )
         ],
     ),
     "key given twice": (f"{HEAD}fleet: other", ["4:fleet: given twice, first in line 1"]),
