@@ -115,8 +115,10 @@ def ground(
 
 @pytest.fixture(scope="module")
 def small_images(lab: Lab) -> dict[str, str]:
-    """The lab's base image, by tag and by digest."""
+    """The lab's base image, by tag and by digest; what an interrupted run has left of it is gone."""
     tagged = lab.env()["LAB_BASE_IMAGE"]
+    for host in ("amd-1", "arm-1"):
+        lab.hosts[host].ssh(f"docker rmi -f $(docker images -q {tagged}) 2>/dev/null || true")
     registry, _, name = tagged.partition("/")
     repository, _, tag = name.partition(":")
     digest = pushed.read(registry, repository, tag)["linux/amd64"].digest
