@@ -35,11 +35,11 @@ def context(tmp_path: Path) -> Path:
 
 
 def health(operator: Operator) -> dict[str, str]:
-    return {node["name"]: node["health"] for node in operator.json("status")["nodes"]}
+    return {node["name"]: node["health"] for node in operator.settled_status()["nodes"]}
 
 
 def owners(operator: Operator) -> set[str]:
-    return {node["name"] for node in operator.json("status")["nodes"] if node["owns"]}
+    return {node["name"] for node in operator.settled_status()["nodes"] if node["owns"]}
 
 
 def test_a_drained_node_gives_what_it_owns_to_the_other(operator: Operator) -> None:
