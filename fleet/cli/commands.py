@@ -132,9 +132,9 @@ def status(inventory: Path, *, started: float, as_json: bool, verbose: bool) -> 
         output.show_snapshot(taken)
     usable = [node.health.usable for node in taken.nodes]
     if spec.joined and all(usable):
-        from fleet.cli import access
+        from fleet.cli import joining
 
-        access.settle(spec)
+        joining.settle(spec)
     return output.exit_code(usable)
 
 

@@ -397,9 +397,9 @@ def join(bundle: str, *, force: bool, as_json: bool, verbose: bool) -> None:
 
     A passphrase is asked for on the terminal, or taken from FLEET_BUNDLE_PASSPHRASE.
     """
-    from fleet.cli import access
+    from fleet.cli import joining
 
-    sys.exit(access.join(bundle, force=force, as_json=as_json, verbose=verbose))
+    sys.exit(joining.join(bundle, force=force, as_json=as_json, verbose=verbose))
 
 
 @fleet.command()
@@ -407,9 +407,9 @@ def join(bundle: str, *, force: bool, as_json: bool, verbose: bool) -> None:
 @_json
 def leave(name: str | None, *, as_json: bool) -> None:
     """Undo `fleet join`: remove the fleet's builder and keys from this machine. The nodes are not touched."""
-    from fleet.cli import access
+    from fleet.cli import joining
 
-    sys.exit(access.leave(name, as_json=as_json))
+    sys.exit(joining.leave(name, as_json=as_json))
 
 
 @fleet.command()

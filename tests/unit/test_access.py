@@ -23,7 +23,7 @@ from certs.keys import Passphrase
 from fleet.adapters import membership, pem_files
 from fleet.adapters.membership import MemberVault
 from fleet.adapters.vault import FileVault
-from fleet.cli import access, passphrase
+from fleet.cli import joining, passphrase
 from fleet.cli.world import described_by
 from fleet.errors import UsageError, VaultError
 from tests.unit.conftest import INVENTORY, Run
@@ -376,7 +376,7 @@ def test_an_old_ca_is_dropped_once_every_node_answers_by_the_new_one(
 
 def test_an_old_ca_stays_while_a_node_is_silent(machine: Path, take_up: TakeUp) -> None:
     take_up(bundle(OTHER, trust=CA.certificate + OTHER.certificate))
-    access.settle(membership.load("acme"))
+    joining.settle(membership.load("acme"))
     assert len(MemberVault(machine / "vaults/acme").read().trust) == 2
 
 
