@@ -18,7 +18,7 @@ from fleet.inventory import load
 from fleet.model import ApiFacts, Stage
 from tests.e2e.conftest import HOSTS, Operator
 from tests.lab import Lab
-from tests.support.building import Kind, build, in_folder
+from tests.support.building import Kind, Loops, build, in_folder
 from tests.support.lab import eventually
 
 PORT = 1242
@@ -100,6 +100,44 @@ def is_settled(operator: Operator, hosts: tuple[str, ...]) -> str:
 # ------------------------------------------------------------------------------------------ while builds run
 
 
+def test_no_build_fails_while_nodes_and_ca_are_rotated(
+    lab: Lab, operator: Operator, member: Operator, context: Path
+) -> None:
+    def kinds(who: str, person: Operator, platform: str) -> list[Kind]:
+        stock = ("docker", "buildx", "build", "--builder", operator.name)
+        return [
+            Kind(f"{who}: {command[0]} {platform}", (*command, "--platform", platform), person.env)
+            for command in (stock, ("fleet", "build"))
+        ]
+
+    before, old = trusted_by(operator), operator.home / "old.pem"
+    old.write_bytes((operator.vault / "client.pem").read_bytes())
+    people = {"operator": operator, "ci": member}
+    lanes = [
+        [kind for who, person in people.items() for kind in kinds(who, person, platform)]
+        for platform in ("linux/amd64", "linux/arm64")
+    ]
+    # Another one, so that two connect to a node of amd64 at the same time.
+    lanes.append(kinds("ci", member, "linux/amd64")[:1])
+    told = []
+    with Loops(context, lab.env()["LAB_BASE_IMAGE"], lanes) as loops:
+        eventually(lambda: all(loops.counts.values()) or None, seconds=180)
+        for command, code in (("nodes", 0), ("ca", 3)):
+            told.append(operator.fleet("certs", "rotate", command, "-v", expect=code))
+        assert "waits for ci" in told[-1].stdout
+        join(member, handed_out(operator, "ci"))
+        told.append(operator.fleet("certs", "rotate", "ca", "-v"))
+        done = len(loops.done)
+        eventually(lambda: len(loops.done) >= max(50, done + len(lanes)) or None, seconds=240)
+    print(f"{len(loops.done)} builds, {len(loops.failed)} failed", loops.counts)  # noqa: T201 - the figure to quote
+    log = "\n".join(run.stderr for run in told)
+    assert not loops.failed, "\n\n".join(map(str, loops.failed)) + f"\n{log}"
+    assert min(loops.counts.values()) > 1
+    assert is_settled(operator, HOSTS) != before
+    assert not handed_out(operator, "ci").exists()
+    assert refused(operator, old, operator.vault / "ca.pem", HOSTS) == list(HOSTS)
+
+
 # ------------------------------------------------------------------------------------------- killed and resumed
 
 
@@ -158,6 +196,17 @@ def test_an_exchange_that_is_killed_is_resumed(operator: Operator, context: Path
     )
 
 
+@pytest.mark.usefixtures("without_arm")
+def test_an_exchange_that_is_interrupted_says_how_to_go_on(operator: Operator) -> None:
+    before = trusted_by(operator)
+    said = killed_at(operator, Moment("in the middle", lines=("amd-1: create",)), signal.SIGINT)
+    assert "▸ every node trusts both\n  waits for amd-2\n" in said
+    assert "stopped here; fleet certs rotate ca goes on" in said
+    assert {node["name"]: node["health"] for node in operator.settled_status()["nodes"]} == dict.fromkeys(AMD, "ready")
+    assert operator.json("certs", "rotate", "ca", "--force")["done"] is True
+    assert is_settled(operator, AMD) != before
+
+
 def killed_at(operator: Operator, moment: Moment, by: signal.Signals = signal.SIGKILL) -> str:
     """Begin an exchange, and end it there; what it printed."""
     argv = ("fleet", "certs", "rotate", "ca", "--force", "-v")
@@ -175,15 +224,42 @@ def killed_at(operator: Operator, moment: Moment, by: signal.Signals = signal.SI
     return said
 
 
-# ------------------------------------------------------------------------------------------------- withdrawn
-
-
-# ------------------------------------------------------------------------------------------------- sealed
-
-
 def stock(person: Operator) -> Kind:
     argv = ("docker", "buildx", "build", "--builder", person.name, "--platform", "linux/amd64")
     return Kind("buildx", argv, person.env)
+
+
+# ------------------------------------------------------------------------------------------------- withdrawn
+
+
+@pytest.mark.usefixtures("without_arm")
+def test_whoever_is_revoked_is_refused_by_every_node(
+    operator: Operator, member: Operator, context: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    base = operator.lab.env()["LAB_BASE_IMAGE"]
+    mallory, ada = (joined(operator, name, tmp_path_factory.mktemp(name)) for name in ("mallory", "ada"))
+    assert build(context, base, stock(mallory)).code == 0
+    said = operator.fleet("certs", "revoke", "mallory", expect=2).stderr
+    assert "BuildKit knows no revocation" in said
+    assert "ada, ci must join again" in said
+    done = operator.json("certs", "revoke", "mallory", "--yes")
+    assert (done["done"], sorted(done["bundles"])) == (True, ["ada", "ci"])
+    is_settled(operator, AMD)
+    for person in (mallory, ada):
+        client = person.vault / "client.pem"
+        assert refused(operator, client, operator.vault / "ca.pem", AMD) == list(AMD)
+    join(ada, handed_out(operator, "ada"))
+    join(member, handed_out(operator, "ci"))
+    for person in (ada, member, operator):
+        assert build(context, base, stock(person)).code == 0
+    assert {entry["name"] for entry in operator.json("certs")["certificates"] if entry["role"] == "client"} == {
+        "operator",
+        "ada",
+        "ci",
+    }
+
+
+# ------------------------------------------------------------------------------------------------- sealed
 
 
 @pytest.mark.usefixtures("without_arm")

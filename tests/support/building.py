@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
-PAUSE = 0.5
+PAUSE = 2.0
 """Seconds between two builds of a lane."""
 
 DOCKERFILE = "ARG BASE\nFROM $BASE\nARG SALT\nRUN echo $SALT > /salt\n"
