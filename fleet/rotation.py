@@ -89,10 +89,6 @@ class Bundles(Protocol):
         """The one that holds just this certificate."""
         ...
 
-    def settle(self, path: Path) -> None:
-        """Let a bundle trust the CA alone that issued its certificate."""
-        ...
-
     def keep(self, clients: Iterable[ClientFacts]) -> tuple[Path, ...]:
         """Remove those that hold none of these certificates, and say which."""
         ...
@@ -139,9 +135,6 @@ class Rotator:
             return Exchange(Step.RENEW, waiting, report=report)
         self._tell(Step.END)
         bundles = self._hand_out(kept.authority_fingerprint or "", facts)
-        for path in bundles.values():
-            # No node has a certificate of the old CA any more, so whoever shows one is none.
-            self.bundles.settle(path)
         vault.end_rotation()
         return Exchange(None, bundles=bundles, removed=self.tidy(facts))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -209,17 +209,6 @@ class VaultBundles:
         except (OSError, BundleError):
             return None
         return path if describe(bundle.credential.certificate).serial == client.certificate.serial else None
-
-    def settle(self, path: Path) -> None:
-        """Let a bundle trust the CA alone that issued its certificate."""
-        from certs.bundle import pack, unpack
-        from certs.certificate import is_issued_by, split_pem
-        from fleet.adapters import pem_files
-
-        with pem_files.translated():
-            bundle = unpack(path.read_bytes(), now=self.world.now())
-            issuers = [one for one in split_pem(bundle.trust) if is_issued_by(bundle.credential.certificate, one)]
-            pem_files.write(path, pack(replace(bundle, trust=b"".join(issuers))))
 
     def keep(self, clients: Iterable[ClientFacts]) -> tuple[Path, ...]:
         """Remove those that hold none of these certificates, and say which."""

@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fleet.adapters.buildkit import BuildkitProber
+from fleet.errors import UsageError
 from fleet.inventory import load
 from fleet.model import ApiFacts, Stage
 from tests.e2e.conftest import HOSTS, Operator
@@ -51,8 +53,13 @@ def joined(operator: Operator, name: str, home: Path) -> Operator:
 
 
 def join(person: Operator, bundle: Path) -> None:
-    # An emulated host may be slow to answer; joining again is harmless.
-    eventually(lambda: person.fleet("join", str(bundle), expect=None).returncode == 0 or None)
+    def joined() -> bool | None:
+        # An emulated host may be slow to answer; joining again is harmless.
+        run = person.fleet("join", str(bundle), expect=None)
+        assert run.returncode != UsageError.exit_code, run.stderr
+        return run.returncode == 0 or None
+
+    eventually(joined)
 
 
 def handed_out(operator: Operator, name: str) -> Path:
@@ -79,15 +86,24 @@ def trusted_by(operator: Operator) -> str:
     return hashlib.sha256((operator.vault / "ca.pem").read_bytes()).hexdigest()
 
 
+def listed(operator: Operator) -> list[dict[str, Any]]:
+    """The table of certificates, once every node was heard in time."""
+
+    def look() -> list[dict[str, Any]] | None:
+        entries: list[dict[str, Any]] = operator.json("certs", expect=None)["certificates"]
+        return None if any(entry["in_use"] == "not heard" for entry in entries) else entries
+
+    return eventually(look)
+
+
 def is_settled(operator: Operator, hosts: tuple[str, ...]) -> str:
     """One CA, which every node serves a certificate of and trusts alone; nothing left over. Which CA it is."""
     assert {path.name for path in operator.vault.glob("*.pem")} == {"authority.pem", "ca.pem", "client.pem"}
     assert operator.json("plan", "--exit-code")["empty"] is True
     status = operator.settled_status()
     assert {node["name"]: node["health"] for node in status["nodes"]} == dict.fromkeys(hosts, "ready"), status
-    listed = operator.json("certs")["certificates"]
-    assert [entry["state"] for entry in listed if entry["role"] == "CA"] == ["valid"]
-    served = {entry["name"]: entry["in_use"] for entry in listed if entry["role"] == "node"}
+    assert [entry["state"] for entry in listed(operator) if entry["role"] == "CA"] == ["valid"]
+    served = {entry["name"]: entry["in_use"] for entry in listed(operator) if entry["role"] == "node"}
     assert all("though" not in in_use and in_use.startswith("served at ") for in_use in served.values()), served
     trusted = trusted_by(operator)
     for name in hosts:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import ssl
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,8 +12,6 @@ from typing import Any
 
 import pytest
 
-from certs.bundle import Bundle, unpack
-from certs.certificate import Credential
 from fleet import rotation
 from fleet.adapters.vault import FileVault
 from fleet.certificates import Entry, Role, State
@@ -27,7 +24,7 @@ from fleet.model import Asked, CertificateFacts, NodeFacts, Rotation
 from fleet.report import Outcome, Report, Result
 from fleet.rotation import Exchange, Step
 from tests.support.tls import CA as IS_CA
-from tests.support.tls import context, forge, key_usage, shake_hands
+from tests.support.tls import forge, key_usage
 from tests.support.values import NOW, certificate, facts
 from tests.unit.conftest import INVENTORY, Run
 
@@ -237,33 +234,6 @@ def test_a_bundle_is_known_by_the_certificate_in_it(home: Path, operator: FileVa
     path.write_text("torn")
     assert bundles.find(again) is None
     assert bundles.keep([again]) == (path,)
-
-
-def test_a_bundle_of_the_end_lets_nobody_pose_as_a_node_by_the_old_ca(home: Path, operator: FileVault) -> None:
-    def talk(bundle: Bundle, node: Credential) -> str:
-        nodes = context(home, "server", node, trust)
-        return shake_hands(nodes, context(home, "client", bundle.credential, bundle.trust), "127.0.0.1")
-
-    spec = load(home / "inventory.yaml")
-    [host] = spec.hosts
-    stolen, _ = operator.issue_node(host, [host.address], TODAY)
-    operator.begin_rotation("acme", TODAY)
-    operator.issue_client("operator", TODAY, coming=True)
-    bundles, found = VaultBundles(spec, world_of(spec)), facts({host.name: NodeFacts()})
-    path = bundles.make("ci", Asked(DAY, TODAY + DAY), found)
-    operator.switch_authority()
-    sound, trust = operator.issue_node(host, [host.address], TODAY)
-    early = unpack(path.read_bytes(), now=TODAY)
-    assert talk(early, stolen) == talk(early, sound) == "TLSv1.3"
-    bundles.settle(path)
-    final = unpack(path.read_bytes(), now=TODAY)
-    assert replace(final, trust=early.trust) == early
-    assert talk(final, sound) == "TLSv1.3"
-    with pytest.raises(ssl.SSLCertVerificationError, match="unable to get local issuer"):
-        talk(final, stolen)
-    before = path.read_bytes()
-    bundles.settle(path)
-    assert path.read_bytes() == before
 
 
 REPORT = Report((Outcome("amd-1", Result.FAILED), Outcome("arm-1", Result.DONE)), Outcome("builder", Result.UNCHANGED))

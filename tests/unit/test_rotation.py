@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -38,8 +38,6 @@ class FakeBundles:
     folder: Path
     world: FakeWorld
     before_change: BeforeChange = lambda _: None
-    settled: set[str] = field(default_factory=set)
-    """Serial numbers of the certificates whose bundles trust one CA alone."""
 
     def make(self, client: str, asked: Asked, facts: Facts) -> Path:
         assert set(facts.nodes) >= {host.name for host in SPEC.hosts}
@@ -55,10 +53,6 @@ class FakeBundles:
         path = self.folder / client.name
         return path if path.exists() and path.read_text() == client.certificate.serial else None
 
-    def settle(self, path: Path) -> None:
-        self.before_change("bundle")
-        self.settled.add(path.read_text())
-
     def keep(self, clients: Iterable[ClientFacts]) -> tuple[Path, ...]:
         kept = {self.find(client) for client in clients}
         removed = tuple(path for path in sorted(self.folder.iterdir()) if path not in kept)
@@ -73,7 +67,6 @@ def run(
     *,
     spec: FleetSpec = SPEC,
     force: bool = False,
-    settled: set[str] | None = None,
     before_change: BeforeChange = lambda _: None,
     on: Callable[[Event, Applier], None] = lambda _event, _applier: None,
 ) -> Exchange:
@@ -87,7 +80,7 @@ def run(
     with at_once(), Connections(ports.connect) as connections:
         applier = Applier(spec, ports, connections, emit)
         try:
-            bundles = FakeBundles(folder, world, before_change, set() if settled is None else settled)
+            bundles = FakeBundles(folder, world, before_change)
             return Rotator(spec, applier, bundles).exchange(force=force)
         finally:
             for lane in set(threading.enumerate()) - threads:
@@ -387,19 +380,6 @@ def test_bundles_that_nobody_needs_are_removed(world: FakeWorld, tmp_path: Path,
         join(world, tmp_path, "ada")
     rotate_nodes(world, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ([] if joins else ["ada"])
-
-
-@pytest.mark.parametrize("clients", ["hand over", "have joined"])
-def test_what_is_left_to_hand_out_at_the_end_trusts_the_new_ca_alone(
-    world: FakeWorld, tmp_path: Path, clients: str
-) -> None:
-    settled: set[str] = set()
-    run(world, tmp_path)
-    if clients == "have joined":
-        join(world, tmp_path, "ci")
-    serial = (tmp_path / "ci").read_text()
-    assert run(world, tmp_path, force=True, settled=settled).step is None
-    assert settled == (set() if clients == "have joined" else {serial})
 
 
 def test_a_moment_that_is_still_to_come_renews_nothing_until_it_is_mended(world: FakeWorld, tmp_path: Path) -> None:
