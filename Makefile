@@ -7,7 +7,7 @@ PYTHON ?= python3
 export UV_PYTHON_DOWNLOADS := never
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
 
-.PHONY: help test check unit e2e lab lab-down demo bench schema clean
+.PHONY: help test check unit e2e lab lab-down demo bench picture schema clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 18
@@ -21,7 +21,7 @@ check: $(VENV)/.synced ## lint, types and the direction of dependencies
 	$(RUN)lint-imports --no-cache
 
 unit: $(VENV)/.synced ## tests that need no lab
-	$(RUN)pytest tests/unit -n 2 -q
+	$(RUN)pytest tests/unit tests/tui -n 2 -q
 
 e2e: $(VENV)/.synced lab ## tests on real sshd, Docker, buildkitd and buildx, amd64 and arm64
 	. .lab/env && $(RUN)pytest tests/contract tests/e2e -q
@@ -37,6 +37,11 @@ demo: $(VENV)/.synced lab ## from nothing to a native multi-platform build
 
 bench: $(VENV)/.synced lab ## the figures that README quotes
 	. .lab/env && $(RUN)python -m benchmarks.foundation --write && $(RUN)python -m benchmarks.certificates --write
+	. .lab/env && $(RUN)python -m benchmarks.dashboard --write
+	. .lab/env && $(RUN)python -m benchmarks.scale --write && $(RUN)python -m benchmarks.convergence --write
+
+picture: $(VENV)/.synced ## the dashboard as README shows it
+	$(RUN)python -m tests.tui.picture > docs/images/dashboard.svg
 
 schema: $(VENV)/.synced ## the JSON Schema of the inventory
 	$(RUN)fleet schema > docs/inventory.schema.json

@@ -5,11 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fleet.quantities import size
+
 if TYPE_CHECKING:
     from fleet.daemon import DaemonSpec
+    from fleet.model import HostSpec, Offer
+    from fleet.proxy import ProxySpec
 
 GRACE = 600
 """Seconds that a stopping daemon has for its running builds: BuildKit ends on SIGTERM once they are done."""
+
+LEAST_GRACE = 10
+"""The same for those that are not waited for: Docker's own default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,22 @@ class PullImage:
 
 
 @dataclass(frozen=True, slots=True)
+class SendImage:
+    """Send BuildKit's image from this machine to the host, and mark it as if it had been pulled."""
+
+    offer: Offer
+    mark: str
+
+    @property
+    def reference(self) -> str:
+        """What the inventory calls it."""
+        return self.offer.reference
+
+    def __str__(self) -> str:
+        return f"send {self.reference} ({size(self.offer.size)})"
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveDaemon:
     """Stop, waiting for running builds, and remove a daemon's container; its cache volume stays."""
 
@@ -69,26 +92,37 @@ class Drain:
 class AwaitIdle:
     """Let another node take over in this machine's builder, and wait until the daemon's builds have ended.
 
-    `alone`: no other node runs what it runs.
+    `alone`: no other node runs what it runs; `patience`: seconds to wait at most.
     """
 
     name: str
     alone: bool
+    patience: int = GRACE
 
     def __str__(self) -> str:
-        return "wait until its builds have ended" + (", it is the only one of its architecture" if self.alone else "")
+        waits = "wait until its builds have ended" if self.patience else "do not wait until its builds have ended"
+        return waits + (", it is the only one of its architecture" if self.alone else "")
 
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """Stop a daemon, and keep its container under another name until its successor has proved itself."""
+    """Stop a daemon, and keep its container under another name until its successor has proved itself.
+
+    `patience`: seconds to wait at most for a moment when no client is connected to it.
+    """
 
     container: str
     name: str
-    grace: int = GRACE
+    patience: int = GRACE
+
+    @property
+    def grace(self) -> int:
+        """Seconds that builds have which run when it is told to stop."""
+        return max(self.patience, LEAST_GRACE)
 
     def __str__(self) -> str:
-        return f"stop {self.name} and set it aside (the cache stays)"
+        builds = "" if self.patience else f"running builds have {self.grace} s, "
+        return f"stop {self.name} and set it aside ({builds}the cache stays)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +177,50 @@ class AwaitReady:
 
 
 @dataclass(frozen=True, slots=True)
+class StepAside:
+    """Let a gateway go on under another name until its successor listens."""
+
+    container: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"set {self.name} aside, still at work"
+
+
+@dataclass(frozen=True, slots=True)
+class CreateGateway:
+    """Make the gateway's container and put configuration and CAs in."""
+
+    wanted: ProxySpec
+
+    def __str__(self) -> str:
+        return f"create {self.wanted.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitGateway:
+    """Wait until the gateway stays up and its ports can be reached."""
+
+    name: str
+    gates: tuple[HostSpec, ...]
+
+    def __str__(self) -> str:
+        return f"wait until {self.name} listens"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveGateway:
+    """Let a gateway take no more connections, and remove its container once those that it has have ended."""
+
+    container: str
+    name: str
+    grace: int = GRACE
+
+    def __str__(self) -> str:
+        return f"stop and remove {self.name} (builds that go through it may end first)"
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveVolume:
     """Remove a daemon's state volume: the node's build cache."""
 
@@ -163,9 +241,21 @@ class RemoveImage:
         return f"remove the image {self.reference}, if fleet pulled it and nothing else uses it"
 
 
+@dataclass(frozen=True, slots=True)
+class ForgetHistory:
+    """Remove what the host keeps of who changed what."""
+
+    fleet: str
+
+    def __str__(self) -> str:
+        return "forget who changed what there"
+
+
 VaultAction = CreateAuthority | IssueClient
+GatewayAction = StepAside | CreateGateway | AwaitGateway | RemoveGateway
 LaneAction = (
     PullImage
+    | SendImage
     | Drain
     | AwaitIdle
     | SetAside
@@ -175,6 +265,8 @@ LaneAction = (
     | CreateDaemon
     | StartDaemon
     | AwaitReady
+    | GatewayAction
     | RemoveVolume
     | RemoveImage
+    | ForgetHistory
 )

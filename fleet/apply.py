@@ -8,24 +8,30 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fleet import buildx
-from fleet.act import Worker
-from fleet.actions import CreateAuthority, IssueClient
+from fleet import act, buildx, gateway
+from fleet.act import Stop, Worker
+from fleet.actions import GRACE, CreateAuthority, IssueClient
 from fleet.errors import BuilderError, Busy, HostError
 from fleet.model import Down, Stage
 from fleet.observe import PROBE_TIMEOUT
 from fleet.parallel import Gathering, gather
 from fleet.plan import able_platforms, builder_steps, plan
+from fleet.proxy import gates
+from fleet.record import Recorder
 from fleet.report import Event, Outcome, Report, Result
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from fleet.lane import Lane
-    from fleet.model import Facts, FleetSpec, HostSpec, Platform
+    from fleet.model import ApiFacts, Facts, FleetSpec, HostSpec, Platform
     from fleet.observe import Connections
     from fleet.plan import Plan
     from fleet.ports import World
+
+
+GATEWAY_TIMEOUT = 5.0
+"""Seconds after which a gateway that leads nowhere is done without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +42,26 @@ class Applier:
     world: World
     connections: Connections
     emit: Callable[[Event], None]
-    stop: threading.Event = field(default_factory=threading.Event)
+    command: str = "up"
+    """What is at work, as it is typed after `fleet`: others are told, and the hosts note it."""
+    stop: Stop = field(default_factory=Stop)
     parallel: int = 1
     """How many daemons of an architecture may be replaced at a time, as long as another one of it stays at work."""
+    patience: int = GRACE
+    """For how many seconds builds are waited for at most before their daemon is replaced."""
+    deadline: float | None = None
+    """The moment of time.monotonic() from which no action is begun."""
     _out: set[str] = field(default_factory=set)
     """Nodes whose builds have been given to others in this run."""
     _registering: threading.Lock = field(default_factory=threading.Lock)
 
-    def hold(self, doing: str, *, only: Collection[str] = ()) -> None:
+    def hold(self, *, only: Collection[str] = ()) -> None:
         """Keep other operators away until the connections end; raises Busy when one is at work.
 
         What was found before may have changed until then. The first host decides: who has it gets the others, too.
         A host that cannot be locked is left alone.
         """
-        holder = f"{self.world.operator}, {doing}, since {self.world.now():%Y-%m-%d %H:%M} UTC"
+        holder = f"{self.world.operator}, fleet {self.command}, since {self.world.now():%Y-%m-%d %H:%M} UTC"
         chosen = [host for host in self.spec.hosts if not only or host.name in only]
         for together in (chosen[:1], chosen[1:]):
             held = gather({host.name: partial(self._hold, host, holder) for host in together})
@@ -66,20 +78,29 @@ class Applier:
 
     def up(self, facts: Facts, decided: Plan, *, only: Collection[str] = (), restart: Collection[str] = ()) -> Report:
         """Carry out a plan of `plan`; raises VaultError and BuilderError before any host is touched."""
-        if decided.vault:
+        self._heed_deadline()
+        if decided.vault and not self.stop.is_set():
             for action in decided.vault:
                 self._vault(action)
             # The new CA is part of what every container is to be.
             facts = replace(facts, vault=self.world.vault.read())
-            decided = plan(self.spec, facts, self.world.now(), only=only, restart=restart)
+            decided = plan(self.spec, facts, self.world.now(), only=only, restart=restart, patience=self.patience)
         ready: dict[str, tuple[Platform, ...]] = {}
-        outcomes = self._lanes(decided, facts, ready)
-        return Report(outcomes, self._register(facts, decided, ready))
+        recorder = self._recorder()
+        outcomes = self._lanes(decided, facts, ready, recorder)
+        new = gateway.made_new(decided.lanes) & {one.subject for one in outcomes if one.ok}
+        builder = self._register(facts, decided, ready, new)
+        return Report(_warned(outcomes, recorder.missing()), builder, late=self.stop.late)
 
     def down(self, decided: Plan) -> Report:
         """Carry out a plan of `plan_down`."""
         builder = self.register(decided.builder, decided.builder_blocked)
-        return Report(self._lanes(decided, None, {}), builder)
+        recorder = self._recorder()
+        outcomes = self._lanes(decided, None, {}, recorder)
+        return Report(_warned(outcomes, recorder.missing()), builder)
+
+    def _recorder(self) -> Recorder:
+        return Recorder(self.spec.name, self.command, self.world, self.connections)
 
     def _vault(self, action: CreateAuthority | IssueClient) -> None:
         self.emit(Event("vault", str(action)))
@@ -92,10 +113,13 @@ class Applier:
 
     # ------------------------------------------------------------------------------------------------- hosts
 
-    def _lanes(self, decided: Plan, facts: Facts | None, ready: dict[str, tuple[Platform, ...]]) -> tuple[Outcome, ...]:
+    def _lanes(
+        self, decided: Plan, facts: Facts | None, ready: dict[str, tuple[Platform, ...]], recorder: Recorder
+    ) -> tuple[Outcome, ...]:
         """All lanes side by side, but those that disturb builds by turns.
 
-        An interrupt lets every host come to a state in which it can be left alone; a second one does not wait.
+        An interrupt lets every host come to a state in which it can be left alone, and so does the deadline; a second
+        interrupt does not wait.
         """
         worker = Worker(
             self.spec,
@@ -106,17 +130,29 @@ class Applier:
             ready,
             partial(self._take_over, decided, facts, ready),
             self.stop,
+            recorder,
         )
         hosts = {host.name: host for host in self.spec.hosts}
         run = {name: partial(worker.run, hosts[name], lane) for name, lane in decided.lanes.items()}
+        self._heed_deadline()
+        left = None if self.deadline is None else max(self.deadline - time.monotonic(), 0.0)
         under_way = Gathering({"hosts": partial(_in_turn, run, decided.lanes, self.parallel, self.stop)})
         try:
-            [done] = under_way.results().values()
+            ended = bool(under_way.results(timeout=left))
+            why = "the time is over: "
         except KeyboardInterrupt:
+            ended, why = False, ""
+        if not ended:
+            self.stop.late = bool(why)
             self.stop.set()
-            self.emit(Event("fleet", "stopping once every host can be left alone; again to stop at once", "note"))
-            [done] = under_way.results().values()
+            self.emit(Event("fleet", f"{why}stopping once every host can be left alone; again to stop at once", "note"))
+        [done] = under_way.results().values()
         return tuple(done[name] for name in decided.lanes)
+
+    def _heed_deadline(self) -> None:
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            self.stop.late = True
+            self.stop.set()
 
     # ----------------------------------------------------------------------------------------------- builder
 
@@ -134,12 +170,19 @@ class Applier:
             for other in self._out:
                 if other not in ready:
                     able.pop(other, None)
-            steps, _ = builder_steps(self.spec, able, self.world.builder.read(self.spec.name), facts.vault)
+            # A gateway would go on sending builds there.
+            ways = replace(gateway.ways(self.spec, facts), waiting=True)
+            steps, _ = builder_steps(self.spec, able, self.world.builder.read(self.spec.name), facts.vault, ways)
             for step in steps:
                 self.world.builder.run(buildx.arguments(self.spec.name, step))
 
-    def _register(self, facts: Facts, decided: Plan, ready: dict[str, tuple[Platform, ...]]) -> Outcome:
-        """The builder takes the nodes that are ready now, not those that the plan expected."""
+    def _register(
+        self, facts: Facts, decided: Plan, ready: dict[str, tuple[Platform, ...]], new: Collection[str]
+    ) -> Outcome:
+        """The builder takes the nodes that are ready now, not those that the plan expected.
+
+        `new`: the hosts with a gateway that was made what it is wanted to be.
+        """
         late = [
             host
             for host in self.spec.hosts
@@ -156,7 +199,25 @@ class Applier:
         able = able_platforms(self.spec, seen, decided.lanes, ready)
         # Nodes may have been drained in between.
         builder = self.world.builder.read(self.spec.name) if facts.builder.registered else facts.builder
-        return self.register(*builder_steps(self.spec, able, builder, facts.vault))
+        seen = replace(seen, gates=self._through_gateways(able, facts))
+        ways = gateway.ways(self.spec, seen, new=new)
+        done = self.register(*builder_steps(self.spec, able, builder, facts.vault, ways))
+        return replace(done, warning=gateway.closed(self.spec, able, ways, seen))
+
+    def _through_gateways(
+        self, able: Mapping[str, tuple[Platform, ...]], facts: Facts
+    ) -> dict[tuple[str, str], ApiFacts | Down]:
+        """What answers behind the gateways: they find out for themselves that a node is there, or is not any more."""
+        needed = gateway.needed(self.spec, able)
+        ways = {key: gate for key, gate in gates(self.spec).items() if key[1] in needed}
+        deadline = time.monotonic() + GATEWAY_TIMEOUT
+        while True:
+            asked = {key: partial(self.world.prober.probe, gate, timeout=PROBE_TIMEOUT) for key, gate in ways.items()}
+            answers = gather(asked)
+            known = gateway.ways(self.spec, replace(facts, gates=answers))
+            if needed <= known.open.keys() or time.monotonic() > deadline:
+                return answers
+            time.sleep(act.LOOK_EVERY)
 
     def register(self, steps: tuple[buildx.Step, ...], blocked: Down | None) -> Outcome:
         """Carry out the steps of `plan.builder_steps`, and see that buildx has stored what they say."""
@@ -185,6 +246,11 @@ class Applier:
         for name, node in appended.items():
             if not buildx.same(stored.get(name), node):
                 raise BuilderError(f"buildx did not store node {name} as it was asked to", "run fleet up again")
+
+
+def _warned(outcomes: Iterable[Outcome], missing: Mapping[str, Down]) -> tuple[Outcome, ...]:
+    """The outcomes, with what could not be noted on the hosts."""
+    return tuple(replace(one, warning=one.warning or missing.get(one.subject)) for one in outcomes)
 
 
 def _in_turn(

@@ -22,6 +22,7 @@ TLS_DIRECTORY = "/etc/buildkit/tls"
 CA_PATH = f"{TLS_DIRECTORY}/ca.pem"
 CERT_PATH = f"{TLS_DIRECTORY}/cert.pem"
 KEY_PATH = f"{TLS_DIRECTORY}/key.pem"
+REGISTRIES_DIRECTORY = "/etc/buildkit/registries"
 PLATFORM_SCAN_AGE = "24h"
 """How long buildkitd trusts its list of platforms. By default every 20 s whoever asks waits for a program to be
 started for each architecture, seconds on a slow host; what a native node can run does not change."""
@@ -33,6 +34,32 @@ def merged(config: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """A host's `own` settings laid over the fleet's: tables key by key, everything else as a whole."""
     both = {key: merged(config[key], own[key]) for key in config.keys() & own if isinstance(own[key], Mapping)}
     return {**config, **own, **both}
+
+
+def placed(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The same with the files that `registry` names where they are to be in the container; there -> the file here."""
+    places: dict[str, str] = {}
+
+    def place(file: str, registry: str, name: str) -> str:
+        path = f"{REGISTRIES_DIRECTORY}/{registry.replace(':', '_')}/{name}.pem"
+        places[path] = file
+        return path
+
+    registries = {
+        registry: {
+            **entry,
+            **{key: [place(f, registry, f"ca-{n}") for n, f in enumerate(entry[key])] for key in entry.keys() & {"ca"}},
+            **{
+                key: [
+                    {part: place(pair[part], registry, f"{part}-{n}") for part in pair}
+                    for n, pair in enumerate(entry[key])
+                ]
+                for key in entry.keys() & {"keypair"}
+            },
+        }
+        for registry, entry in config.get("registry", {}).items()
+    }
+    return {**config, **({"registry": registries} if registries else {})}, places
 
 
 def render(config: Mapping[str, Any], labels: Mapping[str, str] = MappingProxyType({})) -> str:

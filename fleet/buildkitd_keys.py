@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 
-from fleet.strict import Strict, Text, shown
+from fleet.strict import File, Strict, Text, shown
 
 DEFAULT_IMAGE = "moby/buildkit:v0.32.2"
 _FLEETS_OWN = "is set by fleet"
@@ -207,17 +207,17 @@ class _Worker(Strict):
 
 
 class _KeyPair(Strict):
-    key: _ContainerPath = Field(description="Client key, a path in the container.")
-    cert: _ContainerPath = Field(description="Client certificate, a path in the container.")
+    key: File = Field(description="Client key, a file of this machine.")
+    cert: File = Field(description="Client certificate, likewise.")
 
 
 class _Registry(Strict):
     mirrors: tuple[_Mirror, ...] | None = _setting("Tried first, in order: HOST[:PORT][/PATH].")
     http: bool | None = _setting("Speak plain HTTP (false; localhost: true).")
     insecure: bool | None = _setting("Do not verify the certificate (false).")
-    ca: tuple[_ContainerPath, ...] | None = _setting("CA files trusted besides the system's.")
+    ca: tuple[File, ...] | None = _setting("CA files of this machine, trusted besides the system's.")
     keypair: tuple[_KeyPair, ...] | None = _setting("Client certificates for the registry.")
-    tlsconfigdir: tuple[_ContainerPath, ...] | None = _setting("Directories of .crt, .cert, .key.")
+    tlsconfigdir: tuple[_ContainerPath, ...] | None = _setting("Directories of .crt, .cert, .key in the container.")
 
 
 class _Dockerfile(Strict):

@@ -7,18 +7,20 @@ node; editing a node without platforms keeps the old ones; the last node cannot 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from fleet.errors import BuilderError, UsageError
+from fleet.errors import BuilderError
 from fleet.model import BuilderFacts, BuilderNode, Platform
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 OLDEST = (0, 32, 0)
 """The first buildx whose `create` takes --timeout."""
+
+FETCHES = (0, 33, 0)
+"""The first whose `imagetools` writes images to a folder."""
 
 REFUSED = (0, 37, 0)
 """Could push the final tag before all nodes had finished; fixed in 0.37.1."""
@@ -112,22 +114,28 @@ def steps(current: Sequence[BuilderNode], wanted: Sequence[BuilderNode], *, defa
     try:
         nodes = after(current, edit)
         # A pin that is set takes itself away where it was: those first, and the others may have nothing left to change.
+        standing = {entry.name: entry for entry in nodes}
         for node in sorted(wanted, key=lambda node: not node.platforms):
-            standing = {entry.name: entry for entry in nodes}
             if not same(standing.get(node.name), node) and node.name in standing and not node.platforms:
                 edit.append(LeaveNode(node.name))
                 nodes = after(nodes, edit[-1:])
             if not same(standing.get(node.name), node):
                 edit.append(AppendNode(node) if nodes else CreateBuilder(node))
                 nodes = after(nodes, edit[-1:])
+                standing = {entry.name: entry for entry in nodes}
         # A pin that was taken away in passing is only seen at the end.
-        if all(any(same(entry, node) for entry in nodes) for node in wanted):
+        if all(same(standing.get(node.name), node) for node in wanted):
             return tuple(edit)
     except ValueError:
         pass
+    return anew(current, wanted, default=default)
+
+
+def anew(current: Sequence[BuilderNode], wanted: Sequence[BuilderNode], *, default: bool = False) -> tuple[Step, ...]:
+    """The steps to the same nodes in the order of `wanted`; for a moment there is no builder."""
     first, *rest = wanted
-    anew: tuple[Step, ...] = (CreateBuilder(first, use=default), *(AppendNode(node) for node in rest))
-    return (*([RemoveBuilder()] if current else []), *anew)
+    made: tuple[Step, ...] = (CreateBuilder(first, use=default), *(AppendNode(node) for node in rest))
+    return (*([RemoveBuilder()] if current else []), *made)
 
 
 def same(one: BuilderNode | None, other: BuilderNode) -> bool:
@@ -172,9 +180,11 @@ def _appended(nodes: Sequence[BuilderNode], new: BuilderNode) -> list[BuilderNod
     for node in nodes:
         if node.name == new.name:
             result.append(new if new.platforms else replace(new, platforms=node.platforms))
-        else:
-            left = tuple(platform for platform in node.platforms if platform not in new.platforms)
+        elif node.platforms and (taken := set(new.platforms)):
+            left = tuple(platform for platform in node.platforms if platform not in taken)
             result.append(replace(node, platforms=left))
+        else:
+            result.append(node)
     return result if any(node.name == new.name for node in nodes) else [*result, new]
 
 
@@ -215,60 +225,3 @@ def check_version(version: tuple[int, int, int]) -> None:
         raise BuilderError(
             "docker buildx 0.37.0 can push a tag before all platforms are built", "install docker buildx 0.37.1"
         )
-
-
-# Flags of `docker buildx build` that take no value; every other flag takes one (commands/build.go, buildx 0.36).
-_SWITCHES = frozenset(
-    {
-        *("--check", "--compress", "--debug", "--force-rm", "--help", "--load", "--no-cache", "--pull", "--push"),
-        *("--quiet", "--rm", "--squash"),
-    }
-)
-_SHORT_SWITCHES = frozenset("Dhq")
-
-
-@dataclass(frozen=True, slots=True)
-class BuildArguments:
-    """What fleet needs to know of the arguments of `docker buildx build`."""
-
-    platforms: tuple[Platform, ...]
-    builder: str | None
-
-
-def parse_build(argv: Sequence[str], default_platform: str = "") -> BuildArguments:
-    """Read the arguments as buildx would; raises UsageError for a platform that no daemon can build.
-
-    `default_platform` is what DOCKER_DEFAULT_PLATFORM says, which stands for a missing --platform.
-    """
-    platforms: list[Platform] = []
-    builder = None
-    if default_platform and not any(flag == "--platform" for flag, _ in flags(argv)):
-        argv = ("--platform", default_platform, *argv)
-    for flag, value in flags(argv):
-        if flag == "--builder":
-            builder = value
-        elif flag == "--platform":
-            try:
-                platforms += [_platform(text) for text in value.split(",")]
-            except ValueError as error:
-                raise UsageError(f"--platform {value}: {error}") from error
-    return BuildArguments(tuple(dict.fromkeys(platforms)), builder)
-
-
-def flags(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """The flags with their values, in the ways that pflag accepts them: --f v, --f=v, -f v, -fv, -f=v."""
-    words = iter(argv)
-    for word in words:
-        if word == "--":
-            return
-        if word.startswith("--"):
-            flag, given, value = word.partition("=")
-            yield flag, value if given or flag in _SWITCHES else next(words, "")
-        elif word.startswith("-") and len(word) > 1:
-            letters = word[1:].lstrip("".join(_SHORT_SWITCHES))
-            if letters:
-                yield f"-{letters[0]}", letters[1:].removeprefix("=") or next(words, "")
-
-
-def _platform(text: str) -> Platform:
-    return Platform.parse(os.uname().machine if text.strip() == "local" else text)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from fleet import buildkitd
 from fleet.model import Limits, object_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from certs.certificate import Credential
 
@@ -25,6 +26,16 @@ EMULATORS = tuple(
 
 Files = dict[str, tuple[bytes, int]]
 """Absolute path in the container -> content and mode."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A file of this machine that a container is to have, and the SHA-256 of its content in hex."""
+
+    path: str
+    """In the container."""
+    source: str
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +59,8 @@ class DaemonSpec:
     brought: str = ""
     """Serial number of the certificate that the inventory brings for it; empty: it gets one of its own."""
     limits: Limits = field(default_factory=Limits)
+    delivered: tuple[Delivered, ...] = ()
+    """Certificates and keys for registries."""
 
     @property
     def name(self) -> str:
@@ -67,16 +80,25 @@ class DaemonSpec:
             "trust": trust_setting(self.trust),
             "brought": self.brought,
             "limits": " ".join(f"{name}={most}" for name, most in asdict(self.limits).items() if most),
+            # Which files there are is part of the configuration.
+            **({"registries": self._delivered} if self.delivered else {}),
         }
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the settings, in hex."""
-        return hashlib.sha256(repr(sorted(self.settings.items())).encode()).hexdigest()
+        return fingerprint(self.settings)
 
-    def files(self, credential: Credential, trust: bytes) -> Files:
+    @property
+    def _delivered(self) -> str:
+        return hashlib.sha256(" ".join(file.digest for file in self.delivered).encode()).hexdigest()[:16]
+
+    def files(
+        self, credential: Credential, trust: bytes, contents: Mapping[str, bytes] = MappingProxyType({})
+    ) -> Files:
         """Configuration, certificates, and what makes the image's emulators refuse.
 
+        `contents`: of the files to be delivered, by their names here.
         BuildKit looks its emulators up as executables on the PATH: an empty file without the x bit is not found.
         """
         return {
@@ -84,6 +106,8 @@ class DaemonSpec:
             buildkitd.CA_PATH: (trust, 0o644),
             buildkitd.CERT_PATH: (credential.certificate, 0o644),
             buildkitd.KEY_PATH: (credential.key.reveal(), 0o600),
+            # One of them may be a key.
+            **{file.path: (contents[file.source], 0o600) for file in self.delivered},
             **dict.fromkeys(EMULATORS, (b"", 0o644)),
         }
 
@@ -91,6 +115,11 @@ class DaemonSpec:
 def aside(name: str) -> str:
     """The name of a daemon's container while its successor proves itself."""
     return f"{name}.aside"
+
+
+def fingerprint(settings: Mapping[str, str]) -> str:
+    """SHA-256 of a container's settings, in hex."""
+    return hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest()
 
 
 def trust_setting(fingerprints: Sequence[str]) -> str:
@@ -116,9 +145,13 @@ _PORT, _ESTABLISHED = f":{buildkitd.CONTAINER_PORT:04X}", "01"
 
 
 def last_words(log: str, *, lines: int = 5) -> str:
-    """The last `lines` of a daemon's log that say something, each once: BuildKit ends with a stack trace."""
+    """The last `lines` of a daemon's log that say something, each once.
+
+    BuildKit ends with a stack trace; what comes after one is of the next start, which has not ended yet.
+    """
     written = log.splitlines()
     places = {number for number, line in enumerate(written) if line.startswith("\t")}
     frames = places | {number - 1 for number in places}
-    said = dict.fromkeys(line for number, line in enumerate(written) if number not in frames)
-    return "\n".join(list(said)[-lines:])
+    said = [(number, line) for number, line in enumerate(written) if number not in frames]
+    ended = [(number, line) for number, line in said if number < max(places, default=0)]
+    return "\n".join(list(dict.fromkeys(line for _, line in ended or said))[-lines:])

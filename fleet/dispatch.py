@@ -1,48 +1,84 @@
-"""`fleet build`: choose a native node for every platform, then let buildx do the build."""
+"""`fleet build`: a native node for every platform, buildx under watch, and again when a node is lost."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from fleet import buildx, notes, route
-from fleet.errors import RoutingError, UsageError
-from fleet.health import node_health
-from fleet.model import BuilderNode, Down, NodeFacts, Platform
-from fleet.parallel import Gathering
+from fleet import buildx, route, spread
+from fleet.builds import Outcome
+from fleet.candidates import PROBE_TIMEOUT, Candidates, Probes
+from fleet.errors import HostError, RoutingError, UsageError
+from fleet.model import BuilderNode, Down, Platform, Stage
+from fleet.parallel import gather
+from fleet.quantities import lasting
+from fleet.spread import Full
+from fleet.vigil import Vigil
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
-    from fleet.model import ApiFacts, FleetSpec, HostSpec, NodeHealth
-    from fleet.ports import Builder
+    from fleet.build_arguments import BuildArguments
+    from fleet.builds import BuildRecord
+    from fleet.model import FleetSpec, NodeHealth
+    from fleet.ports import Builder, Run
 
-PROBE_TIMEOUT = 1.0
-"""Seconds that a node has to answer before a build: a healthy one takes milliseconds."""
+ROOM_EVERY = 1.0
+"""Seconds between two questions to nodes that are full."""
 
-LATE_TIMEOUT = 15.0
-"""Seconds for a node that is alive but slow, when the build cannot do without it."""
+LOOK_EVERY = 0.05
+"""Seconds between two looks at what this machine's builds have, while one of them is waited for."""
 
-SILENT_TIMEOUT = 60.0
-"""Seconds for the owner of a platform that nobody else has to come back: an emulated one restarts in half a minute."""
-
-PASSING_TIMEOUT = 300.0
-"""Seconds for a node whose daemon fleet is replacing: its builds end first, and a slow host starts slowly."""
-
-LOOK_EVERY = 0.2
-"""Seconds between two looks at a node that is waited for."""
+TELL_EVERY = 10.0
+"""Seconds between two lines about waiting."""
 
 
-class Probes(Protocol):
-    """What of a Prober a build needs."""
+class Reservations(Protocol):
+    """What this machine's builds have on which node: they ask at the same moment, and nodes do not know them yet."""
 
-    def probe(self, host: HostSpec, *, timeout: float) -> ApiFacts | Down:
-        """What the daemon answers within `timeout` seconds, or the stage at which it does not."""
+    def choosing(self) -> AbstractContextManager[Mapping[str, int]]:
+        """Hold what others wait for to choose, or to make a builder; node -> builds."""
         ...
+
+    def counts(self) -> Mapping[str, int]:
+        """Node -> builds."""
+        ...
+
+    def reserve(self, nodes: Iterable[str]) -> None:
+        """Take a place on each of these nodes, in place of what was held; within `choosing`."""
+        ...
+
+    def release(self) -> None:
+        """Give back what is held."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one node has built; no record: its daemon does not say."""
+
+    node: str
+    platforms: tuple[Platform, ...]
+    emulated: bool
+    record: BuildRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatched:
+    """buildx's exit code, and who built what if that is 0."""
+
+    code: int
+    shares: tuple[Share, ...] = ()
+    digest: str | None = None
+    """Of the image that was put together from several runs."""
+
+
+Chosen = dict[str, "list[Platform]"]
+"""Node -> what it is to build."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,126 +90,198 @@ class Dispatcher:
     builder: Builder
     driver_options: Mapping[str, str]
     owners: Mapping[Platform, str]
-    """Who owns a platform in the registered builder: its cache is the warm one."""
+    """Who owns a platform in the registered builder."""
+    reservations: Reservations
     narrate: Callable[[str], None]
+    label: str = ""
+    """What stands before each line that buildx writes, where several are under way."""
 
-    def build(self, arguments: Sequence[str]) -> int:
-        """Run one `docker buildx build`; its exit code. Raises RoutingError or UsageError before anything is sent."""
-        parsed = buildx.parse_build(arguments, os.environ.get("DOCKER_DEFAULT_PLATFORM", ""))
-        if parsed.builder:
+    def build(self, asked: BuildArguments, project: str) -> Dispatched:
+        """Run one `docker buildx build` or bake. Raises RoutingError or UsageError before anything is sent.
+
+        `project`: builds of the same one go to the same node, for its cache.
+        """
+        if asked.builder:
             raise UsageError(
-                "fleet build chooses the nodes itself, so --builder has no place here",
-                f"drop it, or type: docker buildx build --builder {parsed.builder} …",
+                f"fleet {asked.command} chooses the nodes itself, so --builder has no place here",
+                f"drop it, or type: docker buildx {asked.command} --builder {asked.builder} …",
             )
-        nodes = self._health(parsed.platforms)
+        candidates = Candidates(
+            self.spec, self.prober, self.owners, project, self.narrate, allow_emulation=asked.allow_emulation
+        )
+        nodes = candidates.health(asked.platforms, self.reservations.counts())
         self.builder.check()
-        platforms = self._platforms(parsed, nodes)
-        chosen = self._choose(platforms, nodes)
-        for platform, owner in self.owners.items():
-            if platform in platforms and platform not in chosen.get(owner, ()):
-                able = next(name for name, pinned in chosen.items() if platform in pinned)
-                self.narrate(f"{platform} on {able}: its owner {owner} does not answer")
-        name = self._define(chosen)
-        wanted = () if parsed.platforms else ("--platform", ",".join(map(str, platforms)))
-        return self.builder.call(("build", "--builder", name, *wanted, *arguments))
+        platforms = asked.platforms or (self._default(candidates, nodes),)
+        wanted = () if asked.platforms else ("--platform", ",".join(map(str, platforms)))
+        # Several platforms that are not built apart would replace each other's cache.
+        cached = asked.cached(platforms[0]) if len(platforms) == 1 else ()
+        try:
+            chosen = self._take(candidates, platforms, nodes, asked.patience)
+            for left in range(asked.retries if asked.repeatable else 0, -1, -1):
+                words = (asked.command, "--builder", self._define(chosen), *wanted, *cached, *asked.words)
+                with self.builder.start(words, label=self.label) as run:
+                    vigil = self._watch(run, chosen, candidates)
+                    code = run.wait()
+                    silent = vigil.end()
+                    if not code:
+                        return Dispatched(code, self._shares(run, chosen, nodes))
+                    lost = {} if run.interrupted else silent or self._lost(run, chosen)
+                if not lost:
+                    return Dispatched(code)
+                candidates.lost.update(lost)
+                if left:
+                    nodes = candidates.health(platforms)
+                    chosen = self._move(candidates, platforms, nodes, chosen, lost, asked.patience)
+            self.narrate(f"{_told(lost)}: given up")
+            return Dispatched(code)
+        finally:
+            self.reservations.release()
 
-    def _health(self, wanted: Sequence[Platform]) -> tuple[NodeHealth, ...]:
-        """Every node's health; nodes that may soon be fit are waited for when without them a platform has nobody."""
-        answers = self._ask(self.spec.hosts, PROBE_TIMEOUT, enough=partial(self._owners_answer, wanted))
-        nodes = self._judged(answers)
-        began, told, replaced = time.monotonic(), False, set[str]()
-        while True:
-            needed = wanted or tuple(filter(None, (self._default(nodes),)))
-            waited = time.monotonic() - began
-            replaced |= {name for name, answer in answers.items() if (d := notes.drain(answer)) and d.passing}
-            hopes = [h for h in self.spec.hosts if self._patience(h, answers.get(h.name), needed, replaced) > waited]
-            if not hopes or (needed and not route.refusals(needed, nodes)):
-                return nodes
-            if not told:
-                told = True
-                self.narrate(f"waiting for {', '.join(host.name for host in hopes)}: {_reasons(hopes, nodes)}")
-            answers |= self._ask(hopes, LATE_TIMEOUT)
-            nodes = self._judged(answers)
-            time.sleep(LOOK_EVERY)
-
-    def _patience(
-        self, host: HostSpec, answer: ApiFacts | Down | None, wanted: Sequence[Platform], replaced: Collection[str]
-    ) -> float:
-        """For how many seconds a node that is not fit now is worth waiting for; `replaced`: it said so before."""
-        if isinstance(answer, Down) and host.name in replaced:
-            return PASSING_TIMEOUT
-        if isinstance(answer, Down):
-            owned = [platform for platform in wanted if self.owners.get(platform) == host.name]
-            return LATE_TIMEOUT if answer.late else SILENT_TIMEOUT if owned else 0
-        drain = notes.drain(answer)
-        return PASSING_TIMEOUT if drain and drain.passing else 0
-
-    def _ask(
-        self,
-        hosts: Sequence[HostSpec],
-        timeout: float,
-        enough: Callable[[Mapping[str, ApiFacts | Down]], bool] = lambda _: False,
-    ) -> dict[str, ApiFacts | Down]:
-        asking = Gathering({host.name: partial(self.prober.probe, host, timeout=timeout) for host in hosts})
-        return asking.results(enough=enough)
-
-    def _owners_answer(self, wanted: Sequence[Platform], answers: Mapping[str, ApiFacts | Down]) -> bool:
-        """Whether the nodes that are first choice are fit: then the build need not wait for the others."""
-        fit = {node.name: node for node in self._judged(answers)}
-        owners = [self.owners.get(platform) for platform in wanted]
-        return bool(owners) and all(
-            owner in fit and route.why_not(platform, fit[owner]) is None
-            for platform, owner in zip(wanted, owners, strict=True)
-        )
-
-    def _judged(self, answers: Mapping[str, ApiFacts | Down]) -> tuple[NodeHealth, ...]:
-        return tuple(
-            node_health(self.spec, host, NodeFacts(api=answers.get(host.name)), ()) for host in self.spec.hosts
-        )
-
-    def _platforms(self, parsed: buildx.BuildArguments, nodes: Sequence[NodeHealth]) -> tuple[Platform, ...]:
-        if parsed.platforms:
-            return parsed.platforms
-        default = self._default(nodes)
+    def _default(self, candidates: Candidates, nodes: Sequence[NodeHealth]) -> Platform:
+        default = candidates.default(nodes)
         if default is None:
             raise RoutingError("no node answers", "fleet status")
         self.narrate(f"no --platform given: building for {default}")
-        return (default,)
+        return default
 
-    def _default(self, nodes: Sequence[NodeHealth]) -> Platform | None:
-        return route.default_platform(os.uname().machine, nodes, self.owners)
+    # ------------------------------------------------------------------------------------------- choosing
 
-    def _choose(self, platforms: Sequence[Platform], nodes: Sequence[NodeHealth]) -> dict[str, list[Platform]]:
-        if refused := route.refusals(platforms, nodes):
-            lines = [
-                f"no healthy node runs {refusal.platform} natively\n"
-                + "\n".join(f"  {name}: {reason}" for name, reason in refusal.reasons.items())
-                for refusal in refused
-            ]
-            raise RoutingError("\n".join(lines), "fleet status; add or repair a node, or build for other platforms")
-        chosen: dict[str, list[Platform]] = {}
-        for platform in platforms:
-            able = [node.name for node in nodes if route.why_not(platform, node) is None]
-            owner = self.owners.get(platform)
-            chosen.setdefault(owner if owner in able else able[0], []).append(platform)
+    def _take(
+        self, candidates: Candidates, platforms: Sequence[Platform], nodes: Sequence[NodeHealth], patience: float
+    ) -> Chosen:
+        """Choose, and reserve what was chosen; waits while all nodes of a platform are full."""
+        began = told = time.monotonic()
+        while True:
+            if refusals := route.refusals(platforms, nodes):
+                raise route.refused(refusals)
+            with self.reservations.choosing() as reserved:
+                chosen = candidates.choose(platforms, nodes, spread.load(nodes, reserved))
+                if not isinstance(chosen, Full):
+                    self.reservations.reserve(chosen)
+                    return chosen
+            now = time.monotonic()
+            full = (
+                f"{', '.join(chosen.nodes)} {'has' if len(chosen.nodes) == 1 else 'have'} all builds that they may have"
+            )
+            if now - began >= patience:
+                raise RoutingError(f"there is no room for {chosen.platform}: {full}", "fleet builds; try again later")
+            if now >= told:
+                self.narrate(f"waiting for room for {chosen.platform}: {full}{_so_far(now - began)}")
+                told = now + TELL_EVERY
+            self._await_change(reserved, min(ROOM_EVERY, began + patience - now))
+            nodes = candidates.health(platforms, self.reservations.counts())
+
+    def _await_change(self, before: Mapping[str, int], timeout: float) -> None:
+        """Until one of this machine's builds has ended: it is known at once, others' are asked for."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            now = self.reservations.counts()
+            if any(now.get(node, 0) < count for node, count in before.items()):
+                return
+            time.sleep(LOOK_EVERY)
+
+    def _move(
+        self,
+        candidates: Candidates,
+        platforms: Sequence[Platform],
+        nodes: Sequence[NodeHealth],
+        before: Chosen,
+        lost: Mapping[str, Down],
+        patience: float,
+    ) -> Chosen:
+        chosen = self._take(candidates, platforms, nodes, patience)
+        now = {platform: node for node, pinned in chosen.items() for platform in pinned}
+        goes = [f"{platform} goes on on {now[platform]}" for node in lost for platform in before[node]]
+        self.narrate(f"{_told(lost)}: {', '.join(goes)}")
         return chosen
 
-    def _define(self, chosen: Mapping[str, Sequence[Platform]]) -> str:
+    def _define(self, chosen: Chosen) -> str:
         """A builder of exactly the chosen nodes and pins: no other node is asked, no platform is left to chance.
 
         Named by its content, so that builds side by side share or do not share it, but never change it.
         """
         nodes = [
             BuilderNode(name, f"tcp://{self.spec.host(name).endpoint}", tuple(platforms), self.driver_options)
-            for name, platforms in chosen.items()
+            for name, platforms in sorted(chosen.items())
         ]
         digest = hashlib.sha256(repr([(n, sorted(n.options.items())) for n in nodes]).encode()).hexdigest()
         name = f"{self.spec.name}-{digest[:12]}"
-        for step in buildx.steps(self.builder.read(name).nodes, nodes):
-            self.builder.run(buildx.arguments(name, step))
+        if buildx.steps(self.builder.read(name).nodes, nodes):
+            # Another build may be about to make the same.
+            with self.reservations.choosing():
+                for step in buildx.steps(self.builder.read(name).nodes, nodes):
+                    self.builder.run(buildx.arguments(name, step))
         return name
 
+    # ------------------------------------------------------------------------------------------- watching
 
-def _reasons(hosts: Iterable[HostSpec], nodes: Sequence[NodeHealth]) -> str:
-    names = {host.name for host in hosts}
-    return "; ".join(dict.fromkeys(node.reason for node in nodes if node.name in names and node.reason))
+    def _watch(self, run: Run, chosen: Chosen, candidates: Candidates) -> Vigil:
+        def waits_for(name: str, why: Down) -> None:
+            listed = ", ".join(map(str, chosen[name]))
+            self.narrate(
+                f"{name} does not answer ({why.stage}: {why.reason}); no other node runs {listed}, so it is waited for"
+            )
+
+        return Vigil(
+            run,
+            chosen,
+            ask=lambda name, timeout: self.prober.probe(self.spec.host(name), timeout=timeout),
+            stands_in=lambda name: candidates.standing_in(name, chosen[name]),
+            waits_for=waits_for,
+        )
+
+    def _lost(self, run: Run, chosen: Chosen) -> Mapping[str, Down]:
+        """The nodes that were lost, when buildx has failed; none: the build failed by its own fault.
+
+        A daemon that is well remembers the builds that it has failed; one that was killed has forgotten them.
+        """
+        refs = run.refs()
+        found = gather({name: partial(self._look, name, refs.get(name, ())) for name in chosen})
+        if any(outcome is Outcome.FAILED for outcome in found.values()):
+            return {}
+        return {name: outcome for name, outcome in found.items() if isinstance(outcome, Down)}
+
+    def _shares(self, run: Run, chosen: Chosen, nodes: Sequence[NodeHealth]) -> tuple[Share, ...]:
+        refs = run.refs()
+        if not refs:  # it was a question, such as --check
+            return ()
+        found = gather({name: partial(self._records, name, refs[name]) for name in chosen if name in refs})
+        emulated = {node.name: node.emulated for node in nodes}
+        shares = []
+        for name, records in found.items():
+            for record in records:
+                # Targets of a bake are for some of its platforms.
+                built = tuple(map(Platform.parse, record.platforms if record else ())) or tuple(chosen[name])
+                shares.append(Share(name, built, any(platform in emulated[name] for platform in built), record))
+        return tuple(shares)
+
+    def _records(self, name: str, refs: Sequence[str]) -> Sequence[BuildRecord | None]:
+        try:
+            return tuple(self.prober.builds(self.spec.host(name), refs=refs)) or (None,)
+        except HostError:
+            return (None,)
+
+    def _look(self, name: str, refs: Sequence[str]) -> Outcome | Down:
+        """How the builds of these refs ended on a node, the worst of them, or why the node is lost."""
+        host = self.spec.host(name)
+        answer = self.prober.probe(host, timeout=PROBE_TIMEOUT)
+        if isinstance(answer, Down):
+            return answer
+        try:
+            known = {record.ref: record.outcome for record in self.prober.builds(host, refs=refs)}
+        except HostError as error:
+            return Down(error.stage, error.message, error.remedy)
+        ended = [known.get(ref) for ref in refs]
+        if Outcome.FAILED in ended:
+            return Outcome.FAILED
+        if None in ended:
+            return Down(Stage.API, "its daemon has started anew")
+        return Outcome.CANCELED if Outcome.CANCELED in ended else Outcome.DONE
+
+
+def _told(lost: Mapping[str, Down]) -> str:
+    return "; ".join(f"{name} is lost ({why.stage}: {why.reason})" for name, why in lost.items())
+
+
+def _so_far(seconds: float) -> str:
+    return f" ({lasting(seconds)} so far)" if seconds >= 1 else ""

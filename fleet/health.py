@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from fleet import notes
 from fleet.certificates import node_problem, problems
+from fleet.gateway_health import gate_health
 from fleet.model import ApiFacts, Connection, Down, Health, HostFacts, NodeHealth, Snapshot, Stage, object_name
 from fleet.quantities import size
-from fleet.route import native_platforms
+from fleet.route import emulated_platforms, native_platforms
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -22,8 +23,8 @@ CLOCK_LIMIT = 30.0
 SPARE_SHARE = 10
 """One part in so many of a disk is to stay free: BuildKit's own garbage collection aims for twice that."""
 
-SPARE_LIMIT = 10_000_000_000
-"""Bytes; of a large disk no more has to stay free."""
+SPARE_LIMIT, FULL_LIMIT = 10_000_000_000, 1_000_000_000
+"""Bytes; of a large disk no more has to stay free, and with less than the second there is no room for a build."""
 
 
 def snapshot(spec: FleetSpec, facts: Facts, taken: datetime) -> Snapshot:
@@ -41,6 +42,7 @@ def snapshot(spec: FleetSpec, facts: Facts, taken: datetime) -> Snapshot:
         ),
         joined=spec.joined,
         problems=problems(spec, facts.vault, taken),
+        gates=gate_health(spec, facts),
     )
 
 
@@ -83,6 +85,8 @@ def node_health(
         free_bytes=found.free_bytes if found else None,
         latency_ms=api.latency_ms if api else None,
         max_builds=api.max_builds if api else None,
+        disk_bytes=found.disk_bytes if found else None,
+        emulated=emulated_platforms(api, found) if api else (),
     )
 
 
@@ -148,7 +152,7 @@ def not_native(host: HostSpec, api: ApiFacts, found: HostFacts | None, platforms
             f"the inventory wants {', '.join(map(str, missing))} of it, which it cannot run itself",
             "correct the host's platforms, or its address",
         )
-    if found and found.emulated:
+    if found and found.emulated and not host.emulation:
         return emulating(host, found)
     if not platforms:
         return Down(Stage.NATIVE, "its worker reports no platform at all", f"docker logs on {host.name}")
@@ -160,7 +164,7 @@ def emulating(host: HostSpec, found: HostFacts) -> Down:
     return Down(
         Stage.NATIVE,
         f"its kernel would emulate {', '.join(found.emulated)} (binfmt handlers)",
-        f"on {host.name}: remove the qemu-user-static or binfmt-support handlers; fleet pins native platforms only",
+        f"fleet emulation remove {host.name}, or on {host.name}: remove qemu-user-static; or set emulation: allow",
     )
 
 
@@ -210,11 +214,16 @@ def wrong_clock(host: HostSpec, found: HostFacts, common: float | None = None) -
     return Down(Stage.TLS, f"the clock of {host.name} is {_off(found.clock_skew)} this machine's", on_host)
 
 
+def to_spare(disk: int, limit: int = SPARE_LIMIT) -> int:
+    """How many bytes of a disk of that size are to stay free, and at most `limit`."""
+    return min(disk // SPARE_SHARE, limit)
+
+
 def short_of_space(host: HostSpec, found: HostFacts, cache: int | None) -> Down | None:
     """A disk that fills although BuildKit collects its garbage; `cache`: the bytes that pruning could free at most."""
     if found.free_bytes is None or found.disk_bytes is None:
         return None
-    missing = min(found.disk_bytes // SPARE_SHARE, SPARE_LIMIT) - found.free_bytes
+    missing = to_spare(found.disk_bytes) - found.free_bytes
     if missing <= 0:
         return None
     left = f"only {size(found.free_bytes)} of {size(found.disk_bytes)} are free where Docker keeps its files"

@@ -10,10 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 
-from fleet import strict, tls_keys, yamltree
+from fleet import gateway_keys, strict, tls_keys, yamltree
 from fleet.buildkitd_keys import DEFAULT_IMAGE, REFUSED, DaemonConfig, checked_image
 from fleet.errors import InventoryError, Problem, UsageError
-from fleet.model import DEFAULT_PORT, NAME, BuildkitSpec, Connection, FleetSpec, HostSpec, Limits, Platform, SshSpec
+from fleet.model import (
+    DEFAULT_PORT,
+    NAME,
+    BuildkitSpec,
+    Connection,
+    Delivery,
+    FleetSpec,
+    HostSpec,
+    Limits,
+    Platform,
+    SshSpec,
+)
 from fleet.quantities import parse_size, size
 from fleet.strict import File, Files, Strict, Text, shown
 from fleet.tls_keys import Credential, Tls, key_pair
@@ -60,7 +71,7 @@ def parse(
 ) -> FleetSpec:
     """Parse an inventory; relative files are taken from the folder of `source`; raises InventoryError."""
     tree = yamltree.read(text, source)
-    problems = [*tree.problems, *_repeated(tree), *tls_keys.problems(tree)]
+    problems = [*tree.problems, *_repeated(tree), *tls_keys.problems(tree), *gateway_keys.problems(tree)]
     try:
         inventory = _Inventory.model_validate(tree.value, context=Files(Path(source).parent, check_files))
     except ValidationError as error:
@@ -156,6 +167,9 @@ class _Ssh(Strict):
 
 
 class _HostBuildkit(Strict):
+    delivery: Literal["registry", "stream"] | None = Field(
+        default=None, description="How a host gets the image: pulled there, or sent from here over SSH (registry)."
+    )
     config: DaemonConfig | None = Field(default=None, description="buildkitd.toml as YAML, its own key names.")
 
     @property
@@ -179,6 +193,9 @@ def _by_ssh_only(value: _Ssh, given: ValidationInfo) -> _Ssh:
     if given.data.get("connection") == "local":
         raise ValueError("a local host is not reached by SSH: remove this key or `connection: local`")
     return value
+
+
+_Emulation = Literal["refuse", "allow"]
 
 
 class _Host(Strict):
@@ -211,6 +228,7 @@ class _Host(Strict):
     )
     limits: _Limits | None = Field(default=None, description="Overrides single keys of the fleet's limits.")
     max_builds: _Count | None = Field(default=None, description="Overrides the fleet's.")
+    emulation: _Emulation | None = Field(default=None, description="Overrides the fleet's.")
     buildkit: _HostBuildkit | None = Field(default=None, description="Laid over the fleet's, key by key.")
 
 
@@ -228,6 +246,13 @@ class _Inventory(Strict):
     tls: Tls = Field(default_factory=Tls, description="Where certificates come from, and how long they last.")
     limits: _Limits = Field(default_factory=_Limits, description="What a daemon and its builds may use, for all hosts.")
     max_builds: _Count | None = Field(default=None, description="How many builds a node has at a time (no limit).")
+    emulation: _Emulation = Field(
+        default="refuse",
+        description="Whether a host's binfmt handlers may emulate a platform that no node runs natively.",
+    )
+    gateway: gateway_keys.Gateway | None = Field(
+        default=None, description="A proxy that spreads what plain docker buildx builds; none if left out."
+    )
     hosts: dict[_Name, _Host] = Field(
         min_length=1,
         description="The machines by name.",
@@ -282,6 +307,7 @@ def _spec(inventory: _Inventory) -> FleetSpec:
         buildkit=BuildkitSpec(inventory.buildkit.image, inventory.buildkit.tree),
         hosts=tuple(_host_spec(name, host, inventory) for name, host in inventory.hosts.items()),
         tls=inventory.tls.spec(),
+        gateway=inventory.gateway.spec() if inventory.gateway else None,
     )
 
 
@@ -297,7 +323,9 @@ def _host_spec(name: str, host: _Host, fleet: _Inventory) -> HostSpec:
         tls=key_pair(host.tls),
         limits=Limits(limits.get("cpus"), parse_size(limits["memory"]) if "memory" in limits else None),
         max_builds=host.max_builds or fleet.max_builds,
+        emulation=(host.emulation or fleet.emulation) == "allow",
         config=host.buildkit.tree if host.buildkit else {},
+        delivery=Delivery((host.buildkit and host.buildkit.delivery) or fleet.buildkit.delivery or "registry"),
     )
 
 

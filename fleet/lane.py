@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from certs.lifetimes import CLOCK_TOLERANCE, needs_renewal
 from fleet import buildkitd, notes
 from fleet.actions import (
+    GRACE,
+    LEAST_GRACE,
     AwaitIdle,
     AwaitReady,
     CreateDaemon,
@@ -17,19 +20,22 @@ from fleet.actions import (
     RemoveDaemon,
     RemoveImage,
     Resume,
+    SendImage,
     SetAside,
     StartDaemon,
 )
 from fleet.certificates import node_problem
-from fleet.daemon import DaemonSpec, aside, short
+from fleet.daemon import DaemonSpec, Delivered, aside, short
 from fleet.health import foreign, not_native, wrong_clock
 from fleet.model import (
     ApiFacts,
     CertificateFacts,
     Connection,
+    Delivery,
     Down,
     HostFacts,
     Image,
+    Offer,
     Platform,
     Stage,
     node_names,
@@ -39,11 +45,12 @@ from fleet.model import (
 from fleet.route import native_platforms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
 
     from fleet.actions import LaneAction
     from fleet.model import DaemonFacts, Facts, FleetSpec, HostSpec, VaultFacts
+    from fleet.proxy import ProxySpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +67,19 @@ class Lane:
     """What brings the former daemon back when its successor does not get ready."""
 
 
-def lane(spec: FleetSpec, host: HostSpec, facts: Facts, now: datetime, *, restart: bool = False) -> Lane:
-    """What `fleet up` would do on this host; `restart`: replace the daemon even if it is as it is wanted."""
+def lane(
+    spec: FleetSpec, host: HostSpec, facts: Facts, now: datetime, *, restart: bool = False, patience: int = GRACE
+) -> Lane:
+    """What `fleet up` would do on this host.
+
+    `restart`: replace the daemon even if it is as it is wanted; `patience`: seconds to wait for builds at most.
+    """
     found, api = facts.nodes[host.name].host, facts.nodes[host.name].api
     if not isinstance(found, HostFacts):
         return Lane(blocked=found or Down(Stage.SSH, "it was not asked"))
-    wanted = daemon_spec(spec, host, found.arch, facts.vault, found.emulated)
+    if unusable := next((why for why in _files(spec, host, facts.files).values() if isinstance(why, Down)), None):
+        return Lane(blocked=unusable)
+    wanted = daemon_spec(spec, host, found.arch, facts.vault, found.emulated, facts.files)
     ours = {daemon.name: daemon for daemon in found.daemons}
     daemon, former = ours.pop(wanted.name, None), ours.pop(aside(wanted.name), None)
     if obstacle := _obstacle(host, found, filter(None, (daemon, former)), facts.vault, now):
@@ -74,7 +88,8 @@ def lane(spec: FleetSpec, host: HostSpec, facts: Facts, now: datetime, *, restar
     if abs(found.clock_skew) > CLOCK_TOLERANCE.total_seconds():
         return Lane(blocked=clock)
     left_over = _left_over(spec, wanted, ours.values(), facts.vault)
-    before = tuple(RemoveDaemon(other.id, other.name) for other in left_over)
+    grace = max(patience, LEAST_GRACE)
+    before = tuple(RemoveDaemon(other.id, other.name, grace) for other in left_over)
     drop_former = (RemoveDaemon(former.id, former.name),) if former else ()
     outdated = images(filter(None, (daemon, former, *left_over))) - {wanted.image}
     drop_images = tuple(RemoveImage(image, pull_mark(spec.name, image)) for image in sorted(outdated))
@@ -83,8 +98,7 @@ def lane(spec: FleetSpec, host: HostSpec, facts: Facts, now: datetime, *, restar
     noted = daemon is not None or wanted.name in found.volumes
     resume = (Resume(host.name),) if noted and (drain is None or drain.passing) else ()
     ready = (AwaitReady(host.name), *resume)
-    missing = found.image is Image.ABSENT
-    pull = (PullImage(wanted.image, pull_mark(spec.name, wanted.image)),) if missing else ()
+    brought = bring(host, found.arch, found.image, wanted, facts)
     create = (CreateDaemon(wanted), StartDaemon(wanted.name), *ready)
     why = _replacement_reasons(daemon, wanted, spec, facts.vault, now)
     why = why or (("a restart was asked for",) if restart else ())
@@ -92,20 +106,22 @@ def lane(spec: FleetSpec, host: HostSpec, facts: Facts, now: datetime, *, restar
         return Lane(blocked=useless)
     after: tuple[LaneAction, ...] = (*drop_former, *drop_images)
     undo = _undo(former, wanted.name, host, ready) if former else ()
-    if why:
+    if why and isinstance(brought, Down):
+        return Lane(blocked=brought)
+    if why and not isinstance(brought, Down):
         at_work = daemon is not None and _at_work(daemon, host, api)
-        removal: tuple[LaneAction, ...] = (RemoveDaemon(daemon.id, daemon.name),) if daemon else ()
+        removal: tuple[LaneAction, ...] = (RemoveDaemon(daemon.id, daemon.name, grace),) if daemon else ()
         # One that has worked can be put back; of two, it is the one that works now or did before.
         if daemon and (at_work or (daemon.state in {"running", "exited", "paused"} and not former)):
             drained = (Drain(host.name),) if resume else ()
-            quiet = (*drained, AwaitIdle(host.name, alone=_alone(spec, host, facts))) if at_work else ()
-            removal = (*drop_former, *quiet, SetAside(daemon.id, daemon.name))
+            quiet = (*drained, AwaitIdle(host.name, _alone(spec, host, facts), patience)) if at_work else ()
+            removal = (*drop_former, *quiet, SetAside(daemon.id, daemon.name, patience))
             after = (RemoveDaemon(daemon.id, aside(daemon.name)), *drop_images)
             undo = _undo(daemon, wanted.name, host, ready)
         # Nobody would look for an image that was pulled in vain.
-        undo += tuple(RemoveImage(image.reference, image.mark) for image in pull if undo)
+        undo += tuple(RemoveImage(image.reference, image.mark) for image in brought if undo)
         turn = found.arch if at_work else None
-        return Lane((*pull, *before, *removal, *create, *after), why, warning=clock, turn=turn, undo=undo)
+        return Lane((*brought, *before, *removal, *create, *after), why, warning=clock, turn=turn, undo=undo)
     if daemon and daemon.state == "exited":
         start = (StartDaemon(daemon.name), *ready)
         return Lane((*before, *start, *after), (f"stopped: {daemon.detail}",), undo=undo)
@@ -117,6 +133,22 @@ def lane(spec: FleetSpec, host: HostSpec, facts: Facts, now: datetime, *, restar
     again = resume if drain else ()
     reasons = {"left over": before or after, "a stopped run left it drained": again}
     return Lane((*before, *again, *after), tuple(why for why, left in reasons.items() if left), None, warning)
+
+
+def bring(
+    host: HostSpec, arch: str, there: Image, wanted: DaemonSpec | ProxySpec, facts: Facts
+) -> tuple[()] | tuple[PullImage | SendImage] | Down:
+    """How the host gets an image, unless it is `there`; or why it cannot."""
+    if there is not Image.ABSENT:
+        return ()
+    mark = pull_mark(wanted.fleet, wanted.image)
+    if host.delivery is Delivery.REGISTRY:
+        return (PullImage(wanted.image, mark),)
+    match facts.offers.get((wanted.image, arch)):
+        case Offer() as offer:
+            return (SendImage(offer, mark),)
+        case why:
+            return why or Down(Stage.IMAGE, "it was not asked for what there is of the image")
 
 
 def _at_work(daemon: DaemonFacts, host: HostSpec, api: ApiFacts | Down | None) -> bool:
@@ -172,25 +204,29 @@ def _left_over(
     spec: FleetSpec, wanted: DaemonSpec, others: Iterable[DaemonFacts], vault: VaultFacts
 ) -> list[DaemonFacts]:
     """Daemons of a node that was renamed, or that moved and left its port behind."""
-    names = {host.name for host in spec.hosts}
     return [
         other
         for other in others
         if other_authority(other, vault) is None
         and "authority" in other.settings
-        and (other.node not in names or other.settings.get("port") == wanted.settings["port"])
+        and (
+            all(other.node != host.name for host in spec.hosts) or other.settings.get("port") == wanted.settings["port"]
+        )
     ]
 
 
 def _alone(spec: FleetSpec, host: HostSpec, facts: Facts) -> bool:
     """Whether this node runs something that no other node does that answers and is not drained."""
-    runs = {}
-    for node in spec.hosts:
+
+    def runs(node: HostSpec) -> set[Platform] | None:
         api, found = facts.nodes[node.name].api, facts.nodes[node.name].host
-        if isinstance(api, ApiFacts) and (node == host or not notes.drain(api)):
-            runs[node.name] = set(native_platforms(node, api, found if isinstance(found, HostFacts) else None))
-    mine = runs.pop(host.name)
-    return not any(mine <= theirs for theirs in runs.values())
+        if not isinstance(api, ApiFacts) or (node is not host and notes.drain(api)):
+            return None
+        return set(native_platforms(node, api, found if isinstance(found, HostFacts) else None))
+
+    mine = runs(host) or set()
+    # The first that runs as much is enough: of a large fleet not all are to be compared with all.
+    return not any(theirs is not None and mine <= theirs for theirs in (runs(n) for n in spec.hosts if n is not host))
 
 
 def images(daemons: Iterable[DaemonFacts]) -> set[str]:
@@ -247,8 +283,19 @@ def renewable(certificate: CertificateFacts, spec: FleetSpec, vault: VaultFacts,
     )
 
 
+def _files(spec: FleetSpec, host: HostSpec, known: Mapping[str, str | Down]) -> Mapping[str, str | Down]:
+    _, places = buildkitd.placed(buildkitd.merged(spec.buildkit.config, host.config))
+    unread = Down(Stage.CONTAINER, "its files were not read")
+    return {source: known.get(source, unread) for source in places.values()}
+
+
 def daemon_spec(
-    spec: FleetSpec, host: HostSpec, arch: str, vault: VaultFacts, emulated: tuple[str, ...] = ()
+    spec: FleetSpec,
+    host: HostSpec,
+    arch: str,
+    vault: VaultFacts,
+    emulated: tuple[str, ...] = (),
+    files: Mapping[str, str | Down] = MappingProxyType({}),
 ) -> DaemonSpec:
     """The container that `host`, of `arch`, is to have; `emulated` by binfmt handlers of the host.
 
@@ -257,18 +304,20 @@ def daemon_spec(
     kin = [other for other in emulated if runs_natively(arch, Platform("linux", other))]
     labels = {buildkitd.LABEL_ARCH: arch} | ({buildkitd.LABEL_EMULATED: ",".join(kin)} if kin else {})
     labels |= {buildkitd.LABEL_MAX_BUILDS: str(host.max_builds)} if host.max_builds else {}
+    config, places = buildkitd.placed(buildkitd.merged(spec.buildkit.config, host.config))
     return DaemonSpec(
         fleet=spec.name,
         node=host.name,
         image=spec.buildkit.image,
         port=host.port,
         bind=_bind(host),
-        config=buildkitd.render(buildkitd.merged(spec.buildkit.config, host.config), labels),
+        config=buildkitd.render(config, labels),
         names=node_names(spec.name, host, arch),
         authority=vault.authority_fingerprint or "",
         trust=vault.trust,
         brought=brought.serial if isinstance(brought := vault.brought.get(host.name), CertificateFacts) else "",
         limits=host.limits,
+        delivered=tuple(Delivered(path, source, str(files.get(source))) for path, source in sorted(places.items())),
     )
 
 

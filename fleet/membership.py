@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from fleet import notes
 from fleet.errors import UsageError
 from fleet.model import (
+    ARCHITECTURES,
     NAME,
     ApiFacts,
     BuildkitSpec,
     Connection,
     FleetSpec,
+    GatewaySpec,
     HostSpec,
     Joined,
     Platform,
@@ -40,11 +42,12 @@ class Membership:
     """Of the client's certificate, in hex."""
     issued: datetime
     """When the bundle was."""
+    gateway: GatewaySpec | None = None
 
     @property
     def spec(self) -> FleetSpec:
         """The fleet in the operator's terms; no host of it can be logged in to."""
-        return FleetSpec(self.fleet, BuildkitSpec(""), self.hosts, joined=self.joined)
+        return FleetSpec(self.fleet, BuildkitSpec(""), self.hosts, joined=self.joined, gateway=self.gateway)
 
 
 def handed_out(
@@ -79,7 +82,8 @@ def membership(bundle: Bundle) -> Membership:
     if not hosts:
         raise UsageError("the bundle names no nodes", "ask the fleet's operator for another one")
     joined = Joined(bundle.client, certificate.not_after)
-    return Membership(bundle.fleet, joined, hosts, certificate.serial, bundle.issued)
+    gateway = GatewaySpec(bundle.gateway.hosts, "", dict(bundle.gateway.ports)) if bundle.gateway else None
+    return Membership(bundle.fleet, joined, hosts, certificate.serial, bundle.issued, gateway)
 
 
 def refuse_bundle(
@@ -142,6 +146,7 @@ def dump(kept: Membership) -> str:
             }
             for host in kept.hosts
         ],
+        "gateway": kept.gateway and {"hosts": kept.gateway.hosts, "ports": dict(kept.gateway.ports)},
     }
     return json.dumps(content, indent=1) + "\n"
 
@@ -161,13 +166,28 @@ def parse(text: str) -> Membership:
             ),
             serial=_text(tree["serial"]),
             issued=_moment(tree["issued"]),
+            # What was kept by an older fleet knows of none.
+            gateway=_gateway(tree["gateway"], tree["nodes"]) if tree.get("gateway") else None,
         )
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError("it is not a membership") from error
 
 
+def _gateway(tree: Any, nodes: Sequence[Any]) -> GatewaySpec:
+    names, ports = {node["name"] for node in nodes}, tree["ports"]
+    if not ports or not set(ports) <= ARCHITECTURES or not all(map(_is_port, ports.values())):
+        _refuse()
+    if not tree["hosts"] or not set(tree["hosts"]) <= names:
+        _refuse()
+    return GatewaySpec(tuple(tree["hosts"]), "", ports)
+
+
+def _is_port(value: Any) -> bool:
+    return type(value) is int and 0 < value < 65536
+
+
 def _host(name: str, address: str, port: int, platforms: Sequence[str]) -> HostSpec:
-    if type(port) is not int or not 0 < port < 65536:
+    if not _is_port(port):
         _refuse()
     return HostSpec(
         _name(name),

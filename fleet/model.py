@@ -37,6 +37,7 @@ class Stage(StrEnum):
     API = "API"
     NATIVE = "not native"
     DRAIN = "drained"
+    GATEWAY = "gateway"
     BUILDER = "builder"
 
 
@@ -140,6 +141,15 @@ class Connection(StrEnum):
     """Not at all: on a machine that has joined, a node is known over mutual TLS alone."""
 
 
+class Delivery(StrEnum):
+    """How a host gets BuildKit's image."""
+
+    REGISTRY = "registry"
+    """Its own Docker pulls it."""
+    STREAM = "stream"
+    """This machine fetches it, and sends it over the connection to the host."""
+
+
 @dataclass(frozen=True, slots=True)
 class SshSpec:
     """How to log in; what is None is left to ~/.ssh/config and then to OpenSSH's defaults."""
@@ -205,8 +215,13 @@ class HostSpec:
     limits: Limits = Limits()
     max_builds: int | None = None
     """How many builds it is to have at a time; None: any number."""
+    emulation: bool = False
+    """Whether it may emulate a platform that no node runs natively."""
     config: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Its own buildkitd.toml as a tree, to be laid over the fleet's."""
+    delivery: Delivery = Delivery.REGISTRY
+    servername: str | None = None
+    """What its certificate is to be good for; None: its address."""
 
     @property
     def endpoint(self) -> str:
@@ -221,6 +236,27 @@ class BuildkitSpec:
 
     image: str
     config: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Balance(StrEnum):
+    """How a gateway chooses a node for a build; the values are HAProxy's."""
+
+    LEASTCONN = "leastconn"
+    """The one with the fewest builds."""
+    SOURCE = "source"
+    """By the address of the client: its builds find the cache of those before them."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySpec:
+    """A TCP proxy before all nodes of an architecture, for those who type `docker buildx build`."""
+
+    hosts: tuple[str, ...]
+    """Where it runs; builds go through the first that leads to a node."""
+    image: str
+    ports: Mapping[str, int]
+    """Architecture -> its port on each of these hosts."""
+    balance: Balance = Balance.LEASTCONN
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +277,7 @@ class FleetSpec:
     tls: TlsSpec = TlsSpec()
     joined: Joined | None = None
     """None: this machine is the operator's."""
+    gateway: GatewaySpec | None = None
 
     def host(self, name: str) -> HostSpec:
         """The host of that name; raises KeyError."""
@@ -248,6 +285,10 @@ class FleetSpec:
             if host.name == name:
                 return host
         raise KeyError(name)
+
+
+GATEWAY = "gateway"
+"""In place of a node in the name of the gateway's container; no host of a fleet that has one is called so."""
 
 
 def object_name(fleet: str, node: str) -> str:
@@ -261,7 +302,12 @@ def node_names(fleet: str, host: HostSpec, arch: str | None) -> tuple[str, ...]:
     Its address, its name, and the one name that all nodes of its architecture share, so that a TCP proxy can stand
     before them.
     """
-    return (host.address, host.name, *((f"{arch}.{fleet}.fleet.internal",) if arch else ()))
+    return (host.address, host.name, *((shared_name(fleet, arch),) if arch else ()))
+
+
+def shared_name(fleet: str, arch: str) -> str:
+    """The name by which any node of that architecture is known, whichever it is."""
+    return f"{arch}.{fleet}.fleet.internal"
 
 
 def pull_mark(fleet: str, reference: str) -> str:
@@ -284,6 +330,8 @@ class Down:
     remedy: str | None = None
     late: bool = False
     """It is alive and only did not answer in the time given: not a verdict."""
+    silent: bool = False
+    """It did not even refuse: who has a connection to it would wait without end."""
 
 
 class Image(StrEnum):
@@ -294,6 +342,19 @@ class Image(StrEnum):
     """It is somebody else's, and stays."""
     PULLED = "pulled"
     """It bears the mark of this fleet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """An image for one architecture, as its registry has it; digests as `sha256:HEX`."""
+
+    reference: str
+    digest: str
+    """Of its manifest: Docker's id of the image where containerd keeps images."""
+    config: str
+    """Of its configuration: Docker's id of the image elsewhere."""
+    size: int
+    """Bytes to be sent, layers being compressed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,6 +413,17 @@ class DaemonFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class ProxyFacts:
+    """What a host has of the gateway."""
+
+    containers: tuple[DaemonFacts, ...] = ()
+    image: Image = Image.ABSENT
+    """The one that the inventory wants for it."""
+    foreign: tuple[str, ...] = ()
+    """Containers that bear its name without our label: never touched."""
+
+
+@dataclass(frozen=True, slots=True)
 class HostFacts:
     """What the host and its Docker Engine said; sizes in bytes, skew in seconds (positive: the host is ahead)."""
 
@@ -370,6 +442,9 @@ class HostFacts:
     """Volumes that carry this fleet's label."""
     foreign: tuple[str, ...] = ()
     """Containers and volumes that bear the node's names without our label: never touched."""
+    history: bool = False
+    """Whether it keeps notes of who changed what."""
+    proxy: ProxyFacts = ProxyFacts()
 
     @property
     def arch(self) -> str:
@@ -495,11 +570,17 @@ class Facts:
     nodes: Mapping[str, NodeFacts]
     builder: BuilderFacts
     vault: VaultFacts
+    offers: Mapping[tuple[str, str], Offer | Down] = field(default_factory=dict)
+    """Image and architecture -> what this machine could send, or why it cannot; of hosts that lack it alone."""
+    gates: Mapping[tuple[str, str], ApiFacts | Down] = field(default_factory=dict)
+    """A gateway's host and architecture -> what answers behind it, some node, or why none does."""
+    files: Mapping[str, str | Down] = field(default_factory=dict)
+    """File of this machine that daemons are to have -> SHA-256 of its content in hex, or why it cannot be used."""
+    common_skew: float | None = field(init=False)
+    """See `common_skew`: once for all nodes, of which there may be a thousand."""
 
-    @property
-    def common_skew(self) -> float | None:
-        """See `common_skew`."""
-        return common_skew(node.host for node in self.nodes.values())
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "common_skew", common_skew(node.host for node in self.nodes.values()))
 
 
 def common_skew(hosts: Iterable[HostFacts | Down | None]) -> float | None:
@@ -546,6 +627,46 @@ class NodeHealth:
     latency_ms: float | None
     max_builds: int | None = None
     """How many builds it is to have at a time; None: any number, or unknown."""
+    disk_bytes: int | None = None
+    emulated: tuple[Platform, ...] = ()
+    """What its host's binfmt handlers run; it builds none of that unless emulation is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class GateHealth:
+    """A gateway's way to the nodes of an architecture, as a status shows it."""
+
+    host: str
+    arch: str
+    endpoint: str
+    owns: tuple[Platform, ...]
+    """What this machine's builder sends through it."""
+    health: Health
+    reason: str | None = None
+    remedy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """What `fleet up` would do on a host, and why; nothing at all: it is as it is wanted."""
+
+    actions: tuple[str, ...] = ()
+    why: tuple[str, ...] = ()
+    blocked: Down | None = None
+    """Why nothing can be done there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What was last seen of a node that is watched, and when (UTC); None: never yet."""
+
+    facts: NodeFacts
+    heard: datetime | None = None
+    """When its daemon last answered, or was last found not to."""
+    looked: datetime | None = None
+    """The same of its host."""
+    drift: Drift | None = None
+    """None: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -560,3 +681,8 @@ class Snapshot:
     """None: it was taken on the operator's machine."""
     problems: tuple[Down, ...] = ()
     """What concerns no single node: this machine's certificate, the CA."""
+    gates: tuple[GateHealth, ...] = ()
+    sightings: Mapping[str, Sighting] = field(default_factory=dict)
+    """By node; only of a fleet that is watched, as is what follows."""
+    vault: VaultFacts | None = None
+    clients: tuple[ClientFacts, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from contextlib import suppress
@@ -9,26 +10,32 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Self
 
+from fleet import buildkitd
 from fleet.daemon import aside
 from fleet.errors import BuilderError, HostError
 from fleet.model import (
+    GATEWAY,
     ApiFacts,
     Connection,
+    Delivery,
     Down,
     Facts,
     HostFacts,
+    Image,
     NodeFacts,
+    ProxyFacts,
     Stage,
     machine_arch,
     object_name,
     pull_mark,
 )
-from fleet.parallel import Gathering
+from fleet.parallel import Gathering, gather
+from fleet.proxy import gates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
-    from fleet.model import FleetSpec, HostSpec, Image
+    from fleet.model import FleetSpec, HostSpec, Offer
     from fleet.ports import Builder, Host, Survey, World
 
 PROBE_TIMEOUT = 3.0
@@ -66,6 +73,11 @@ class Connections:
                 self._open[host.name] = self._connect(host)
             return self._open[host.name]
 
+    def drop(self, host: HostSpec) -> None:
+        """Whoever asks for this host next logs in anew."""
+        if lost := self._open.pop(host.name, None):
+            _close(lost)
+
     def give_up(self, host: HostSpec, error: HostError) -> None:
         """Have nothing more to do with this host: whoever asks for its connection gets the error."""
         self._given_up[host.name] = error
@@ -75,8 +87,12 @@ class Connections:
 
     def __exit__(self, *_: object) -> None:
         for host in list(self._open.values()):
-            with suppress(OSError, EOFError):
-                host.close()
+            _close(host)
+
+
+def _close(host: Host) -> None:
+    with suppress(OSError, EOFError):
+        host.close()
 
 
 class Observation:
@@ -115,11 +131,13 @@ class Observation:
         probes = {
             host.name: partial(world.prober.probe, host, timeout=probe_timeout) for host in spec.hosts if may_probe
         }
+        ways = gates(spec) if may_probe else {}
+        through = {key: partial(world.prober.probe, gate, timeout=probe_timeout) for key, gate in ways.items()}
         if deadline is None:
             # Without a hurry the logins first: they take longest, and what is imported meanwhile costs nothing.
-            self._logins, self._probes = Gathering(logins), Gathering(probes)
+            self._logins, self._probes, self._gates = Gathering(logins), Gathering(probes), Gathering(through)
         else:
-            self._probes, self._logins = Gathering(probes), Gathering(logins)
+            self._probes, self._gates, self._logins = Gathering(probes), Gathering(through), Gathering(logins)
 
     def facts(self) -> Facts:
         """Everything that is known now; raises VaultError and BuilderError, never for a host."""
@@ -130,6 +148,7 @@ class Observation:
             builder = replace(builder, unusable=_unusable(self._world.builder))
         deadline = self._deadline
         said = self._probes.results(timeout=None if deadline is None else _left(deadline))
+        passed = self._gates.results(timeout=None if deadline is None else _left(deadline))
         if self._enough and all(isinstance(said.get(host.name), ApiFacts) for host in self._spec.hosts):
             deadline = self._enough
         found = self._logins.results(timeout=None if deadline is None else _left(deadline))
@@ -139,7 +158,50 @@ class Observation:
             },
             builder=builder,
             vault=vault,
+            offers={} if self._deadline else self._offers(found),
+            files=files(self._spec, self._world),
+            gates=passed,
         )
+
+    def _offers(self, found: Mapping[str, HostFacts | Down]) -> Mapping[tuple[str, str], Offer | Down]:
+        """What could be sent to those that lack it; a registry takes its time, so only where there is no hurry."""
+        spec, world = self._spec, self._world
+        lacking = {
+            (image, there.arch)
+            for host in spec.hosts
+            if host.delivery is Delivery.STREAM and isinstance(there := found.get(host.name), HostFacts)
+            for image, state in _images(spec, host, there)
+            if state is Image.ABSENT
+        }
+        return gather({key: partial(offered, world, *key) for key in sorted(lacking)})
+
+
+def _images(spec: FleetSpec, host: HostSpec, found: HostFacts) -> Iterator[tuple[str, Image]]:
+    """What is wanted there, and whether it is there."""
+    yield spec.buildkit.image, found.image
+    if spec.gateway and host.name in spec.gateway.hosts:
+        yield spec.gateway.image, found.proxy.image
+
+
+def files(spec: FleetSpec, world: World) -> dict[str, str | Down]:
+    """The files of this machine that daemons are to have: see `Facts.files`."""
+    configs = (buildkitd.merged(spec.buildkit.config, host.config) for host in spec.hosts)
+    sources = {source for config in configs for source in buildkitd.placed(config)[1].values()}
+    found: dict[str, str | Down] = {}
+    for source in sorted(sources):
+        try:
+            found[source] = hashlib.sha256(world.read_file(source)).hexdigest()
+        except OSError as error:
+            found[source] = Down(Stage.CONTAINER, f"{source}: {error.strerror}", "correct buildkit.config.registry")
+    return found
+
+
+def offered(world: World, image: str, arch: str) -> Offer | Down:
+    """What this machine could send of the image, or why it cannot."""
+    try:
+        return world.registry.offer(image, arch)
+    except HostError as error:
+        return Down(error.stage, error.message, error.remedy)
 
 
 def _unusable(builder: Builder) -> Down | None:
@@ -171,16 +233,16 @@ def observe_host(spec: FleetSpec, host: HostSpec, connections: Connections) -> H
     """What one host and its Docker Engine say: one command, and four requests beside it, over one connection."""
     try:
         connection = connections.get(host)
-        asking = Gathering({host.name: partial(_ask_engine, spec, connection)})
-        report = _report(host, connection)
+        asking = Gathering({host.name: partial(_ask_engine, spec, host, connection)})
+        report = _report(spec, host, connection)
         if isinstance(report, Down):
             return report
-        version, survey, image = asking.results()[host.name]
+        version, survey, image, proxy_image = asking.results()[host.name]
         root = survey.root or DOCKER_ROOT
         disk = report.disk if root == DOCKER_ROOT else _read_df(connection.run(("df", "-Pk", root)).stdout)
     except HostError as error:
         return Down(error.stage, error.message, error.remedy)
-    name = object_name(spec.name, host.name)
+    name, proxy = object_name(spec.name, host.name), object_name(spec.name, GATEWAY)
     return HostFacts(
         machine=report.machine,
         engine=version,
@@ -192,13 +254,25 @@ def observe_host(spec: FleetSpec, host: HostSpec, connections: Connections) -> H
         image=image,
         volumes=survey.volumes,
         foreign=tuple(sorted({name, aside(name)} & survey.foreign)),
+        history=report.history,
+        proxy=ProxyFacts(survey.proxies, proxy_image, tuple(sorted({proxy, aside(proxy)} & survey.foreign))),
     )
 
 
-def _ask_engine(spec: FleetSpec, connection: Host) -> tuple[str, Survey, Image]:
+def _ask_engine(spec: FleetSpec, host: HostSpec, connection: Host) -> tuple[str, Survey, Image, Image]:
     engine = connection.engine()
-    image = spec.buildkit.image
-    return engine.version(), engine.survey(spec.name), engine.image(image, pull_mark(spec.name, image))
+
+    def state(image: str) -> Image:
+        return engine.image(image, pull_mark(spec.name, image))
+
+    # The first request opens what the others share; a distant host counts round trips.
+    version = engine.version()
+    gateway = spec.gateway.image if spec.gateway and host.name in spec.gateway.hosts else None
+    wanted = dict.fromkeys(filter(None, (spec.buildkit.image, gateway)))
+    images = Gathering({image: partial(state, image) for image in wanted})
+    survey = engine.survey(spec.name)
+    found = images.results()
+    return version, survey, found[spec.buildkit.image], found[gateway] if gateway else Image.ABSENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +309,7 @@ cd /proc/sys/fs/binfmt_misc 2>/dev/null && for file in *; do
   done < "$file"
   [ -n "$on" ] && echo binfmt $magic
 done
+[ -e ~/.local/state/fleet/"$1".jsonl ] && echo history
 exit 0
 """
 
@@ -245,11 +320,12 @@ class _Report:
     clock_skew: float
     disk: _Disk
     emulated: tuple[str, ...]
+    history: bool
 
 
-def _report(host: HostSpec, connection: Host) -> _Report | Down:
+def _report(spec: FleetSpec, host: HostSpec, connection: Host) -> _Report | Down:
     started = time.time()
-    done = connection.run(("sh", "-c", _SCRIPT))
+    done = connection.run(("sh", "-c", _SCRIPT, "sh", spec.name))
     middle = (started + time.time()) / 2
     lines = [line.partition(" ")[::2] for line in done.stdout.splitlines()]
     fields = dict(lines)
@@ -276,6 +352,7 @@ def _report(host: HostSpec, connection: Host) -> _Report | Down:
         clock_skew=float(fields.get("clock", middle)) - middle,
         disk=_read_df(fields.get("df", "")),
         emulated=tuple(sorted(emulated - {machine_arch(fields["machine"])})),
+        history="history" in fields,
     )
 
 

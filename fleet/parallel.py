@@ -1,7 +1,8 @@
-"""Do one thing for many hosts at once, and wait no longer than asked."""
+"""Do one thing for many hosts at once, and wait no longer than asked; or again and again."""
 
 from __future__ import annotations
 
+import heapq
 import queue
 import threading
 import time
@@ -9,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -72,6 +73,58 @@ class Gathering(Generic[K, V]):
             else:
                 self._outcomes[key] = partial(_same, value)
             self._done.put(key)
+
+
+class Rounds:
+    """Tasks done again and again, each by its own clock: one that is slow delays no other until the end."""
+
+    def __init__(self, tasks: Mapping[str, Callable[[], float]]) -> None:
+        """Begin; a task returns the seconds until it is due again, and must not raise."""
+        self._tasks = tasks
+        self._due = [(0.0, key) for key in tasks]
+        heapq.heapify(self._due)
+        self._changed = threading.Condition()
+        self._ended = False
+        self._now: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._threads = [threading.Thread(target=self._plan, daemon=True)]
+        self._threads += (threading.Thread(target=self._work, daemon=True) for _ in range(min(WIDTH, len(self._tasks))))
+        for thread in self._threads:
+            thread.start()
+
+    def hurry(self, keys: Collection[str]) -> None:
+        """These are due now, but for those under way."""
+        with self._changed:
+            self._due = [(0.0 if key in keys else due, key) for due, key in self._due]
+            heapq.heapify(self._due)
+            self._changed.notify()
+
+    def end(self, *, patience: float) -> None:
+        """Begin nothing more, and wait so many seconds for what is under way."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+        for _ in self._threads[1:]:
+            self._now.put(None)
+        deadline = time.monotonic() + patience
+        for thread in self._threads:
+            thread.join(max(deadline - time.monotonic(), 0.0))
+
+    def _plan(self) -> None:
+        with self._changed:
+            while not self._ended:
+                left = self._due[0][0] - time.monotonic() if self._due else None
+                if left is None or left > 0:
+                    self._changed.wait(left)
+                else:
+                    self._now.put(heapq.heappop(self._due)[1])
+
+    def _work(self) -> None:
+        while (key := self._now.get()) is not None and not self._ended:
+            due = time.monotonic() + self._tasks[key]()
+            with self._changed:
+                heapq.heappush(self._due, (due, key))
+                if self._due[0][1] == key:
+                    self._changed.notify()
 
 
 def gather(tasks: Mapping[K, Callable[[], V]], *, timeout: float | None = None) -> dict[K, V]:

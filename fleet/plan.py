@@ -5,18 +5,31 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from fleet import buildx, notes
-from fleet.actions import CreateAuthority, CreateDaemon, IssueClient, RemoveDaemon, RemoveImage, RemoveVolume
+from fleet import buildx, gateway, notes
+from fleet.actions import (
+    GRACE,
+    CreateAuthority,
+    CreateDaemon,
+    ForgetHistory,
+    IssueClient,
+    RemoveDaemon,
+    RemoveImage,
+    RemoveVolume,
+)
 from fleet.lane import Lane, images, lane, other_authority, renewable
 from fleet.model import ApiFacts, BuilderNode, Down, HostFacts, Image, Platform, Rotation, Stage, pull_mark
+from fleet.proxy import builder_name, gateway_arch
 from fleet.route import native_platforms, owners
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from datetime import datetime
 
-    from fleet.actions import VaultAction
+    from fleet.actions import LaneAction, VaultAction
     from fleet.model import BuilderFacts, Facts, FleetSpec, VaultFacts
+
+
+NO_WAYS = gateway.Ways()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +41,8 @@ class Plan:
     lanes: Mapping[str, Lane] = field(default_factory=dict)
     builder: tuple[buildx.Step, ...] = ()
     builder_blocked: Down | None = None
+    gateway: Down | None = None
+    """Why builds will go to nodes without the gateway, although there is to be one."""
 
     @property
     def empty(self) -> bool:
@@ -46,20 +61,32 @@ class Plan:
 
 
 def plan(
-    spec: FleetSpec, facts: Facts, now: datetime, *, only: Collection[str] = (), restart: Collection[str] = ()
+    spec: FleetSpec,
+    facts: Facts,
+    now: datetime,
+    *,
+    only: Collection[str] = (),
+    restart: Collection[str] = (),
+    patience: int = GRACE,
 ) -> Plan:
-    """What `fleet up` would do; `only` leaves the other hosts as they are, `restart` replaces daemons in any case."""
+    """What `fleet up` would do.
+
+    `only` leaves the other hosts as they are, `restart` replaces daemons in any case; `patience`: seconds to wait for
+    builds at most.
+    """
     facts = replace(facts, vault=facts.vault.at(now))
-    lanes = {
-        host.name: lane(spec, host, facts, now, restart=host.name in restart)
-        for host in spec.hosts
-        if not only or host.name in only
-    }
+    lanes = {}
+    for host in spec.hosts:
+        if not only or host.name in only:
+            own = lane(spec, host, facts, now, restart=host.name in restart, patience=patience)
+            lanes[host.name] = gateway.with_gateway(own, spec, host, facts, patience=patience)
     able = able_platforms(spec, facts, lanes, _expected(spec, facts, lanes))
-    steps, blocked = builder_steps(spec, able, facts.builder, facts.vault)
+    ways = gateway.expected(spec, facts, lanes)
+    steps, blocked = builder_steps(spec, able, facts.builder, facts.vault, ways)
+    passed_by = gateway.closed(spec, able, ways, facts)
     # A CA for hosts that cannot be reached would be the one thing that happens, and nobody asked for that.
     idle = facts.vault.authority is None and all(one.blocked for one in lanes.values())
-    return Plan(spec.name, () if idle else _vault(spec, facts.vault, now), lanes, steps, blocked)
+    return Plan(spec.name, () if idle else _vault(spec, facts.vault, now), lanes, steps, blocked, passed_by)
 
 
 def without_daemon(spec: FleetSpec, facts: Facts) -> tuple[str, ...]:
@@ -87,18 +114,22 @@ def plan_down(
             continue
         found = facts.nodes[host.name].host
         if isinstance(found, HostFacts):
-            daemons = found.daemons
+            daemons = (*found.proxy.containers, *found.daemons)
             conflicts = [other_authority(daemon, facts.vault) for daemon in daemons]
             if not any_vault and (conflict := next(filter(None, conflicts), None)):
                 remedy = "use that vault (FLEET_HOME), or remove them all the same: fleet down --any-vault"
                 lanes[host.name] = Lane(blocked=replace(conflict, remedy=remedy))
                 continue
             left = images(daemons) | ({spec.buildkit.image} if found.image is Image.PULLED else set())
-            lanes[host.name] = Lane(
-                tuple(RemoveDaemon(daemon.id, daemon.name) for daemon in daemons)
-                + tuple(RemoveVolume(name) for name in found.volumes if volumes)
-                + tuple(RemoveImage(image, pull_mark(spec.name, image)) for image in sorted(left) if volumes)
-            )
+            left |= {spec.gateway.image} if spec.gateway and found.proxy.image is Image.PULLED else set()
+            actions: tuple[LaneAction, ...] = gateway.removal(found)
+            actions += tuple(RemoveDaemon(daemon.id, daemon.name) for daemon in found.daemons)
+            if volumes:
+                actions += tuple(RemoveVolume(name) for name in found.volumes)
+                actions += tuple(RemoveImage(image, pull_mark(spec.name, image)) for image in sorted(left))
+                # Otherwise this would be noted there.
+                actions += (ForgetHistory(spec.name),) if actions or found.history else ()
+            lanes[host.name] = Lane(actions)
         else:
             lanes[host.name] = Lane(blocked=found)
     blocked = (
@@ -106,7 +137,8 @@ def plan_down(
     )
     steps: tuple[buildx.Step, ...] = ()
     if facts.builder.registered and not blocked:
-        staying = [node for node in facts.builder.nodes if only and node.name not in only]
+        leaving = {*only, *gateway.leading_to(spec, only)}
+        staying = [node for node in facts.builder.nodes if only and not {node.name, node.endpoint} & leaving]
         steps = buildx.steps(facts.builder.nodes, staying) if staying else (buildx.RemoveBuilder(),)
     return Plan(spec.name, lanes=lanes, builder=steps, builder_blocked=blocked)
 
@@ -116,30 +148,57 @@ def builder_steps(
     ready: Mapping[str, tuple[Platform, ...]],
     builder: BuilderFacts,
     vault: VaultFacts,
+    ways: gateway.Ways = NO_WAYS,
 ) -> tuple[tuple[buildx.Step, ...], Down | None]:
     """The steps that make the builder hold the `ready` nodes, each pinned to what it owns, or why there are none.
 
     A node that is not heard of stays registered, with the platforms that no ready node runs: it may work again in a
-    minute, and without an owner buildx would send its platforms to node 0. One with nothing native leaves.
+    minute, and without an owner buildx would send its platforms to node 0. One with nothing native leaves. What all
+    nodes behind a gateway run is its own.
     """
     if blocked := builder_problem(spec.name, builder, vault.driver_options):
         return (), blocked
+    through = gateway.builder_nodes(spec, ready, ways, builder, vault)
+    taken = {platform for node in through.values() for platform in node.platforms}
     owned = owners(
-        {name: platforms for name, platforms in ready.items() if platforms},
+        {
+            name: tuple(platform for platform in platforms if platform not in taken)
+            for name, platforms in ready.items()
+            if platforms
+        },
         {platform: node.name for node in builder.nodes for platform in node.platforms},
     )
-    taken = {platform for platforms in owned.values() for platform in platforms}
-    for node in builder.nodes:
-        if node.name not in ready:
-            owned[node.name] = tuple(platform for platform in node.platforms if platform not in taken)
-    wanted = [
-        BuilderNode(host.name, f"tcp://{host.endpoint}", owned[host.name], vault.driver_options)
-        for host in spec.hosts
-        if host.name in owned
-    ]
+    taken |= {platform for platforms in owned.values() for platform in platforms}
+    known = {*ready, *(node.name for node in through.values())}
+    silent = {
+        node.name: replace(node, platforms=tuple(platform for platform in node.platforms if platform not in taken))
+        for node in builder.nodes
+        if node.name not in known
+    }
+    wanted = [node for node in silent.values() if spec.gateway and gateway_arch(node) and node.platforms]
+    for host in spec.hosts:
+        wanted += [through[host.name]] if host.name in through else []
+        if host.name in owned or host.name in silent:
+            pinned = owned[host.name] if host.name in owned else silent[host.name].platforms
+            wanted.append(BuilderNode(host.name, f"tcp://{host.endpoint}", pinned, vault.driver_options))
     if not wanted:
         return (), None
-    return buildx.steps(builder.nodes, wanted, default=builder.default), None
+    steps = buildx.steps(builder.nodes, wanted, default=builder.default)
+    if ways.waiting:
+        return steps, None
+    # A build without a platform goes to the first node: that is to be a gateway, and not one of another architecture.
+    front = _front(wanted, ways.main or next(map(gateway_arch, builder.nodes), None))
+    end = buildx.after(builder.nodes, steps)
+    if front and front.name != end[0].name and (gateway_arch(front) or gateway_arch(end[0])):
+        in_order = [front, *(node for node in wanted if node != front)]
+        steps = buildx.anew(builder.nodes, in_order, default=builder.default)
+    return steps, None
+
+
+def _front(nodes: Collection[BuilderNode], arch: str | None) -> BuilderNode | None:
+    """The one that builds for machines of `arch`."""
+    base = Platform("linux", arch or "").normalised()
+    return next((node for node in nodes if base in node.platforms), None)
 
 
 def _vault(spec: FleetSpec, vault: VaultFacts, now: datetime) -> tuple[VaultAction, ...]:
@@ -181,7 +240,10 @@ def _expected(spec: FleetSpec, facts: Facts, lanes: Mapping[str, Lane]) -> dict[
     """What nodes that do not answer yet will build once their lanes are done; what no worker has said is its base."""
     registered = {node.name: node.platforms for node in facts.builder.nodes}
     return {
-        host.name: registered.get(host.name) or host.platforms or (Platform("linux", found.arch).normalised(),)
+        host.name: registered.get(host.name)
+        or registered.get(builder_name(found.arch))
+        or host.platforms
+        or (Platform("linux", found.arch).normalised(),)
         for host in spec.hosts
         if host.name in lanes
         and not lanes[host.name].blocked

@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 
     from certs.certificate import Certificate, Credential
     from certs.keys import Passphrase
+    from fleet.builds import BuildRecord
     from fleet.cache import CacheRecord, Pruning
     from fleet.check.ground import EngineInfo, Reach
     from fleet.daemon import DaemonSpec, Files
+    from fleet.images import Archive
     from fleet.logs import Line
     from fleet.model import (
         ApiFacts,
@@ -24,9 +26,11 @@ if TYPE_CHECKING:
         Down,
         HostSpec,
         Image,
+        Offer,
         Platform,
         VaultFacts,
     )
+    from fleet.proxy import ProxySpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,8 @@ class Survey:
     volumes: tuple[str, ...]
     foreign: frozenset[str]
     """Names of containers and volumes without the label."""
+    proxies: tuple[DaemonFacts, ...] = ()
+    """This fleet's containers that are its gateway's."""
     root: str | None = None
     """Where Docker keeps everything on the host, as far as a volume shows it."""
 
@@ -97,8 +103,22 @@ class Engine(Protocol):
         """Pull the image and give it the mark, a tag; `progress` gets short texts for a person."""
         ...
 
+    def load(self, archive: Archive, offer: Offer, mark: str, progress: Callable[[int], None]) -> None:
+        """Take in an archive that bears the mark alone, refuse it unless it is what was offered, and name it so.
+
+        `progress` gets the number of bytes sent so far.
+        """
+        ...
+
     def create(self, wanted: DaemonSpec, certificate: Certificate, files: Files) -> str:
         """Make the state volume and the container (not started) and put the files (content, mode) in; its id."""
+        ...
+
+    def create_proxy(self, wanted: ProxySpec, files: Files) -> str:
+        """Make the gateway's container (not started) and put the files (content, mode) in; its id.
+
+        It has the host's network, so that one may listen beside its successor.
+        """
         ...
 
     def start(self, container: str) -> None:
@@ -132,6 +152,10 @@ class Engine(Protocol):
         """Remove the mark, and the image if it bore it; absent, found, still in use or tagged by others is fine."""
         ...
 
+    def run(self, image: str, arguments: Sequence[str], *, timeout: int) -> str:
+        """Run an image that is there to its end, privileged and without a network, and leave nothing; what it said."""
+        ...
+
     def logs(self, container: str, *, tail: int) -> str:
         """The last lines that the container wrote."""
         ...
@@ -153,6 +177,10 @@ class Prober(Protocol):
         """Load what probing needs, so that the first probe's clock measures the daemon."""
         ...
 
+    def close(self) -> None:
+        """End what is kept between probes; it may be used again."""
+        ...
+
     def probe(self, host: HostSpec, *, timeout: float) -> ApiFacts | Down:
         """What the daemon answers within `timeout` seconds, or the stage at which it does not."""
         ...
@@ -169,8 +197,59 @@ class Prober(Protocol):
         """What the daemon has cached. Raises HostError."""
         ...
 
+    def builds(
+        self, host: HostSpec, *, refs: Sequence[str] | None = None, follow: bool = False
+    ) -> Iterator[BuildRecord]:
+        """What runs there now and what ran, of all clients, as far back as the daemon remembers; in no order.
+
+        `refs`: of these alone. `follow`: then each build again as it begins and as it ends, until the daemon stops.
+        Steps of a running build are known only without. Raises HostError while it is read.
+        """
+        ...
+
     def prune(self, host: HostSpec, wanted: Pruning, freed: Callable[[int], None]) -> None:
         """Remove cache that no build uses; `freed` gets the bytes of each record that is gone. Raises HostError."""
+        ...
+
+
+class Registry(Protocol):
+    """Image registries, as this machine reaches them. Every method raises HostError."""
+
+    def offer(self, reference: str, arch: str) -> Offer:
+        """What there is of that image for linux on an architecture."""
+        ...
+
+    def archive(self, offer: Offer, tag: str) -> Archive:
+        """Fetch what was offered, unless it has been before, as an archive for Docker, under one tag."""
+        ...
+
+    def name(self, names: Sequence[str], sources: Sequence[str]) -> str:
+        """Let these names mean an image of all platforms that the sources have, each in one step; its digest."""
+        ...
+
+
+class Run(Protocol):
+    """One `docker buildx …` under way."""
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the user wanted it to end."""
+        ...
+
+    def wait(self) -> int:
+        """Its exit code, once it has ended."""
+        ...
+
+    def end(self) -> None:
+        """Have it end soon, as an interrupt would; from any thread, and more than once."""
+        ...
+
+    def interrupt(self) -> None:
+        """The same, because the user wants it."""
+        ...
+
+    def refs(self) -> Mapping[str, tuple[str, ...]]:
+        """Node -> what BuildKit's history knows the builds by that were asked of it."""
         ...
 
 
@@ -185,12 +264,19 @@ class Builder(Protocol):
         """Refuse a missing or unfit buildx."""
         ...
 
-    def run(self, arguments: Sequence[str]) -> None:
-        """Run `docker buildx …` quietly to its end."""
+    def run(self, arguments: Sequence[str]) -> str:
+        """Run `docker buildx …` quietly to its end; what it printed."""
         ...
 
-    def call(self, arguments: Sequence[str]) -> int:
-        """Run `docker buildx …` on the user's terminal; its exit code."""
+    def start(self, arguments: Sequence[str], *, label: str = "") -> AbstractContextManager[Run]:
+        """Begin `docker buildx …` on the user's terminal; at the end of the context nothing of it is left.
+
+        `label`: what stands before each line that it writes to standard error.
+        """
+        ...
+
+    def interrupt(self) -> None:
+        """End all runs, as the user would, and those that begin later; waits until they have ended."""
         ...
 
 
@@ -290,7 +376,12 @@ class World:
     """Opens a connection to a host; raises Unreachable."""
     prober: Prober
     builder: Builder
+    registry: Registry
     vault: Vault
     now: Callable[[], datetime]
+    read_file: Callable[[str], bytes]
+    """The content of a file of this machine; raises OSError."""
     operator: str = "somebody"
     """Who is at work, for others to read: USER@MACHINE."""
+    version: Callable[[], str] = str
+    """Of fleet; asking takes a moment."""

@@ -11,7 +11,7 @@ from fleet.check.ground import EngineInfo, answer, question, registries
 from fleet.check.judgement import Answers
 from fleet.check.verdict import Asked
 from fleet.errors import BuilderError, FleetError, HostError
-from fleet.model import BuilderFacts, Down, HostFacts, Image, Stage
+from fleet.model import BuilderFacts, Delivery, Down, HostFacts, Image, Stage
 from fleet.observe import DOCKER_ROOT, observe_host
 from fleet.parallel import Gathering
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from fleet.check.ground import Ground
-    from fleet.model import FleetSpec, HostSpec, Platform, VaultFacts
+    from fleet.model import FleetSpec, HostSpec, Offer, Platform, VaultFacts
     from fleet.observe import Connections
     from fleet.ports import Host, World
 
@@ -42,7 +42,7 @@ def ask(
     What has not answered at `deadline`, a moment of time.monotonic(), is left unanswered: None.
     """
     hosts = [host for host in spec.hosts if not only or host.name in only]
-    answers = Gathering({host.name: partial(_ask_host, spec, host, connections, deadline) for host in hosts})
+    answers = Gathering({host.name: partial(_ask_host, spec, world, host, connections, deadline) for host in hosts})
     here = Gathering({host.name: partial(world.prober.reach, host, timeout=REACH_TIMEOUT) for host in hosts})
     builder, vault = _builder(spec, world), _vault(world)
     reached = here.results(timeout=_left(deadline))
@@ -54,7 +54,7 @@ def ask(
     )
 
 
-def _ask_host(spec: FleetSpec, host: HostSpec, connections: Connections, deadline: float) -> Answers:
+def _ask_host(spec: FleetSpec, world: World, host: HostSpec, connections: Connections, deadline: float) -> Answers:
     """What there is, all at once; then what is asked in view of that."""
     try:
         connection = connections.get(host)
@@ -69,10 +69,13 @@ def _ask_host(spec: FleetSpec, host: HostSpec, connections: Connections, deadlin
     if isinstance(info, EngineInfo) and info.root != DOCKER_ROOT:
         surveying = question.begin(partial(_ground, spec, host, connection, info.root))
     found = question.end(observing)
-    platforms: frozenset[Platform] | Down | None = None
+    image: frozenset[Platform] | Offer | Down | None = None
     if isinstance(found, HostFacts) and found.image is Image.ABSENT:
-        platforms = question.end(question.begin(partial(engine.distribution, spec.buildkit.image)))
-    return Answers(found, info, question.end(surveying), platforms)
+        if host.delivery is Delivery.STREAM:
+            image = question.end(question.begin(partial(world.registry.offer, spec.buildkit.image, found.arch)))
+        else:
+            image = question.end(question.begin(partial(engine.distribution, spec.buildkit.image)))
+    return Answers(found, info, question.end(surveying), image)
 
 
 @dataclass(frozen=True, slots=True)

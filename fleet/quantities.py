@@ -24,6 +24,17 @@ def size(count: int | None) -> str:
     return f"{amount:.1f} TB"
 
 
+def lasting(seconds: float) -> str:
+    """How long something took, for a person: 0.8 s, 42 s, 3 min 05 s, 2 h 10 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 def parse_size(text: str) -> int:
     """Bytes of `10GB`, `10G`, `512MiB` or `1000`: powers of 1000, with an i of 1024; raises ValueError."""
     found = _SIZE.fullmatch(text.strip())

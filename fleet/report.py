@@ -52,12 +52,14 @@ class Report:
 
     nodes: tuple[Outcome, ...]
     builder: Outcome
+    late: bool = False
+    """Whether it was stopped because its time was over."""
 
     @property
     def exit_code(self) -> int:
         """0 done, 1 failed, 3 partly done, 130 interrupted."""
         outcomes = (*self.nodes, self.builder)
-        if any(outcome.result is Result.STOPPED for outcome in outcomes):
+        if any(outcome.result is Result.STOPPED for outcome in outcomes) and not self.late:
             return 130
         if all(outcome.ok for outcome in outcomes):
             return 0

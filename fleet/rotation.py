@@ -195,7 +195,9 @@ class Rotator:
     def _converge(self) -> tuple[Report, Facts]:
         """What `fleet up` does, and how things are afterwards."""
         facts = self._observe()
-        report = self.applier.up(facts, plan(self.spec, facts, self.applier.world.now()))
+        report = self.applier.up(
+            facts, plan(self.spec, facts, self.applier.world.now(), patience=self.applier.patience)
+        )
         return report, self._observe()
 
     def _observe(self) -> Facts:

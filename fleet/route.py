@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from fleet.errors import RoutingError
 from fleet.model import Health, Platform, machine_arch, runs_natively
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from fleet.model import ApiFacts, HostFacts, HostSpec, NodeHealth
 
@@ -31,6 +32,41 @@ def native_platforms(spec: HostSpec, api: ApiFacts, host: HostFacts | None) -> t
         if runs_natively(arch, platform)
         and platform.arch not in emulated
         and (not spec.platforms or platform in spec.platforms)
+    )
+
+
+def emulated_platforms(api: ApiFacts, host: HostFacts | None) -> tuple[Platform, ...]:
+    """What the worker reports because a binfmt handler of its host runs it, in the worker's order.
+
+    Of a daemon that is not of its host's own family nothing: all that it does is emulated.
+    """
+    if not api.platforms:
+        return ()
+    arch = host.arch if host else api.arch or api.platforms[0].arch
+    handlers = host.emulated if host else api.emulated
+    if arch != api.platforms[0].arch:
+        return ()
+    return tuple(
+        platform
+        for platform in dict.fromkeys(api.platforms)
+        if platform.arch in handlers or not runs_natively(arch, platform)
+    )
+
+
+def with_emulation(
+    platforms: Sequence[Platform], nodes: Sequence[NodeHealth], allowed: Callable[[str], bool]
+) -> tuple[NodeHealth, ...]:
+    """The nodes, as able to build also what they emulate of `platforms`, where no node may build that natively.
+
+    `allowed`: whether the node of that name may emulate. What is chosen then is emulated if the node's `emulated` has
+    it.
+    """
+    lacking = {refusal.platform for refusal in refusals(platforms, nodes)}
+    return tuple(
+        replace(node, platforms=(*node.platforms, *(p for p in node.emulated if p in lacking)))
+        if lacking.intersection(node.emulated) and allowed(node.name)
+        else node
+        for node in nodes
     )
 
 
@@ -71,6 +107,16 @@ def refusals(platforms: Sequence[Platform], nodes: Sequence[NodeHealth]) -> tupl
     )
 
 
+def refused(found: Sequence[Refusal]) -> RoutingError:
+    """What a user is told of platforms that no node may build."""
+    lines = [
+        f"no healthy node runs {refusal.platform} natively\n"
+        + "\n".join(f"  {name}: {reason}" for name, reason in refusal.reasons.items())
+        for refusal in found
+    ]
+    return RoutingError("\n".join(lines), "fleet status; add or repair a node, or build for other platforms")
+
+
 def why_not(platform: Platform, node: NodeHealth) -> str | None:
     """Why `node` may not build `platform` now; None: it may."""
     if node.health is Health.DRAINED and node.reason:
@@ -78,7 +124,8 @@ def why_not(platform: Platform, node: NodeHealth) -> str | None:
     if node.health not in {Health.READY, Health.DEGRADED}:
         return f"{node.health}: {node.reason}" if node.reason else str(node.health)
     if platform not in node.platforms:
-        return f"runs {', '.join(map(str, node.platforms)) or 'nothing'} natively"
+        runs = f"runs {', '.join(map(str, node.platforms)) or 'nothing'} natively"
+        return f"{runs}, and would emulate this one (--allow-emulation)" if platform in node.emulated else runs
     return None
 
 

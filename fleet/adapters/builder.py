@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import signal
 import subprocess
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleet import buildx
+from fleet.adapters.buildx_run import BuildxRun
 from fleet.errors import BuilderError
 from fleet.model import BuilderFacts
 from fleet.parallel import Gathering
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 _BUILDX = ("docker", "buildx")
 COMMAND_TIMEOUT = 60.0
@@ -50,10 +51,15 @@ class Fitness:
 
 
 def _check_version() -> None:
-    done = _capture(("version",), os.environ, VERSION_TIMEOUT)
+    buildx.check_version(version())
+
+
+def version() -> tuple[int, int, int]:
+    """The version of this machine's docker buildx; raises BuilderError."""
+    done = capture(("version",), os.environ, VERSION_TIMEOUT)
     if done.returncode != 0:
-        raise BuilderError(f"docker buildx does not run: {_last_line(done.stderr)}", _INSTALL)
-    buildx.check_version(buildx.parse_version(done.stdout))
+        raise BuilderError(f"docker buildx does not run: {last_line(done.stderr)}", _INSTALL)
+    return buildx.parse_version(done.stdout)
 
 
 class BuildxBuilder:
@@ -64,6 +70,8 @@ class BuildxBuilder:
         self._directory = directory or configuration()
         self._environment = os.environ | {"BUILDX_CONFIG": str(self._directory)}
         self._fitness = fitness
+        self._runs = set[BuildxRun]()
+        self._interrupted = False
 
     def check(self) -> None:
         """Refuse a missing or unfit buildx; asked once. Raises BuilderError."""
@@ -81,37 +89,46 @@ class BuildxBuilder:
         facts = buildx.parse_instance(stored)
         return BuilderFacts(facts.nodes, facts.driver, default=_is_default(self._directory, name))
 
-    def run(self, arguments: Sequence[str]) -> None:
-        """Run `docker buildx …` quietly to its end; raises BuilderError with its last line."""
+    def run(self, arguments: Sequence[str]) -> str:
+        """Run `docker buildx …` quietly to its end; what it printed. Raises BuilderError with its last line."""
         self.check()
-        done = _capture(arguments, self._environment, COMMAND_TIMEOUT)
+        done = capture(arguments, self._environment, COMMAND_TIMEOUT)
         if done.returncode != 0:
             raise BuilderError(
-                f"docker buildx {arguments[0]} failed: {_last_line(done.stderr)}",
+                f"docker buildx {arguments[0]} failed: {last_line(done.stderr)}",
                 f"BUILDX_CONFIG={shlex.quote(str(self._directory))} docker buildx {shlex.join(arguments)}",
             )
+        return done.stdout
 
-    def call(self, arguments: Sequence[str]) -> int:
-        """Run `docker buildx …` on the user's terminal; its exit code.
+    @contextmanager
+    def start(self, arguments: Sequence[str], *, label: str = "") -> Iterator[BuildxRun]:
+        """Begin `docker buildx …` on the user's terminal; at the end of the context nothing of it is left.
 
-        An interrupt reaches buildx from the terminal itself, SIGTERM is passed on; it is left to end in its own way.
+        `label`: what stands before each line that it writes to standard error.
         """
         self.check()
-        with subprocess.Popen((*_BUILDX, *arguments), env=self._environment) as process:
-            before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        with BuildxRun((*_BUILDX, *arguments), self._directory, label) as run:
+            self._runs.add(run)
             try:
-                while True:
-                    try:
-                        return process.wait()
-                    except KeyboardInterrupt:
-                        continue
+                if self._interrupted:
+                    run.interrupt()
+                yield run
             finally:
-                signal.signal(signal.SIGTERM, before)
+                self._runs.discard(run)
+
+    def interrupt(self) -> None:
+        """End all runs, as the user would, and those that begin later; waits until they have ended."""
+        self._interrupted = True
+        for run in tuple(self._runs):
+            run.interrupt()
+        for run in tuple(self._runs):
+            run.wait()
 
 
-def _capture(
+def capture(
     arguments: Sequence[str], environment: Mapping[str, str], timeout: float
 ) -> subprocess.CompletedProcess[str]:
+    """Run `docker buildx …` quietly for at most `timeout` seconds; raises BuilderError when that cannot be done."""
     try:
         return subprocess.run(
             (*_BUILDX, *arguments),
@@ -140,5 +157,6 @@ def _is_default(directory: Path, name: str) -> bool:
         return False
 
 
-def _last_line(text: str) -> str:
+def last_line(text: str) -> str:
+    """What a failed buildx said."""
     return (text.strip().splitlines() or ["no output"])[-1].removeprefix("ERROR: ")

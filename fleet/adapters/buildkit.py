@@ -8,26 +8,31 @@ import socket
 import ssl
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from certs.lifetimes import CLOCK_TOLERANCE
+from fleet.adapters import build_history
+from fleet.adapters.buildkit_failures import api_failure, call_failure, plain, refusal, tcp_failure, tls_failure
 from fleet.adapters.wire import Fields, encoded, fields, messages, number, text
 from fleet.buildkitd import LABEL_ARCH, LABEL_EMULATED, LABEL_MAX_BUILDS
+from fleet.builds import Outcome
 from fleet.cache import CacheRecord
 from fleet.check.ground import Reach
 from fleet.errors import HostError, VaultError
 from fleet.model import ApiFacts, CertificateFacts, Down, Platform, Stage
+from fleet.parallel import gather
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import grpc
 
+    from fleet.builds import BuildRecord, Steps
     from fleet.cache import Pruning
     from fleet.model import HostSpec
 
@@ -45,33 +50,45 @@ NOTE_TIMEOUT = 30.0
 CACHE_TIMEOUT = 20.0
 """Seconds to list a cache: BuildKit measures what it has not yet measured."""
 
+HISTORY_TIMEOUT = 10.0
+"""Seconds to list the builds that a daemon remembers."""
+
+STEPS_TIMEOUT = 0.3
+"""Seconds to hear what a running build has done so far."""
+
+FEED_TIMEOUT = 30.0
+"""Seconds after which a feed is asked for anew: so long a node may be silent unnoticed."""
+
 PRUNE_TIMEOUT = 3600.0
 """Seconds to remove what is to go from a disk that may be slow."""
 
 EXPLAIN_TIMEOUT = 3.0
 """Seconds to find out why a call failed."""
 
+KEPT = 30.0
+"""Seconds for which a connection is kept: certificate, platforms and size of the cache are no older."""
+
 T = TypeVar("T")
 
 _CONTROL = "/moby.buildkit.v1.Control/"
-
-_ACTIVE_ONLY = encoded((1, True), (3, True))
-"""BuildHistoryRequest{ActiveOnly = 1, EarlyExit = 3}: one event a running build, then the end."""
-
-_NOTE = "fleet."
-"""With what the refs of notes begin: notes are records of builds that build nothing, kept in the daemon's history."""
-
-_NOTES = encoded((3, True), (4, "ref~=^fleet[.]"))
-"""BuildHistoryRequest{EarlyExit = 3, Filter = 4}: the notes alone."""
 
 
 class BuildkitProber:
     """Asks daemons with one client certificate, given by the paths `cacert`, `cert` and `key`."""
 
-    def __init__(self, files: Mapping[str, str], *, certificates: bool = False) -> None:
-        """`certificates`: look at the daemons' certificates, too, at the price of a handshake each."""
+    def __init__(
+        self, files: Mapping[str, str], *, certificates: bool = False, caches: bool = True, keep: bool = False
+    ) -> None:
+        """`certificates`: look at the daemons' certificates, too, at the price of a handshake each.
+
+        `caches`: ask how large they are, which takes the longer the larger they are. `keep`: a daemon is asked again
+        over the same connection, and for what changes fast alone, for KEPT seconds.
+        """
         self._files = files
+        self._caches = caches
         self._certificates = certificates
+        self._keep = keep
+        self._kept: dict[tuple[str, str | None], _Kept] = {}
         self._read: object = None
 
     def prepare(self) -> None:
@@ -82,15 +99,22 @@ class BuildkitProber:
             # A renewal replaces the files while this process runs.
             files = [(file.st_ino, file.st_mtime_ns) for file in map(os.stat, self._files.values())]
             if files != self._read:
+                self.close()
                 for loaded in ("_context", "_credentials"):
                     self.__dict__.pop(loaded, None)
             _ = self._context, self._credentials
             self._read = files
         except OSError as error:
             raise VaultError(
-                f"{self._files['cert']} or its CA cannot be used: {_plain(error)}",
+                f"{self._files['cert']} or its CA cannot be used: {plain(error)}",
                 "fleet plan, or where a bundle was joined: fleet join it again",
             ) from error
+
+    def close(self) -> None:
+        """End what is kept between probes; it may be used again."""
+        for place in list(self._kept):
+            if kept := self._kept.pop(place, None):
+                kept.channel.close()
 
     def probe(self, host: HostSpec, *, timeout: float) -> ApiFacts | Down:
         """What the daemon answers within `timeout` seconds, or the stage at which it does not.
@@ -99,24 +123,44 @@ class BuildkitProber:
         """
         self.prepare()
         started = time.monotonic()
+        place = (host.endpoint, host.servername)
+        if kept := self._kept.pop(place, None):
+            if started < kept.until:
+                answer = self._ask(host, kept.channel, started, started + timeout, known=kept.facts)
+                if isinstance(answer, ApiFacts):
+                    self._kept[place] = kept
+                    return answer
+            kept.channel.close()
+        channel = self._channel(host)
+        # A connection that broke may be made anew at once; one that was silent leaves time to see where.
+        answer = self._probe(host, channel, max(_left(started + timeout), timeout / 2))
+        # A gateway counts connections: one that is kept would look like a build.
+        if self._keep and isinstance(answer, ApiFacts) and not host.servername:
+            self._kept[place] = _Kept(channel, answer, time.monotonic() + KEPT)
+        else:
+            channel.close()
+        return answer
+
+    def _probe(self, host: HostSpec, channel: grpc.Channel, timeout: float) -> ApiFacts | Down:
+        started = time.monotonic()
         try:
             stream = socket.create_connection((host.address, host.port), timeout)
         except OSError as error:
-            return _tcp_failure(host, error, timeout)
+            return tcp_failure(host, error, timeout)
         with stream:
-            answer = self._ask(host, started, started + timeout)
+            answer = self._ask(host, channel, started, started + timeout)
             if isinstance(answer, ApiFacts) and not self._certificates:
                 return answer
             try:
                 stream.settimeout(HANDSHAKE_TIMEOUT)
-                with self._context.wrap_socket(stream, server_hostname=host.address) as tls:
+                with self._context.wrap_socket(stream, server_hostname=host.servername or host.address) as tls:
                     if isinstance(answer, ApiFacts):
                         return replace(answer, certificate=_certificate(tls.getpeercert() or {}))
-                    return _refusal(host, tls) or answer
+                    return refusal(host, tls, HANDSHAKE_TIMEOUT) or answer
             except OSError as error:
                 if isinstance(answer, ApiFacts):
                     return answer
-                return _tls_failure(host, error, time.monotonic() - started, late=answer.late)
+                return tls_failure(host, error, time.monotonic() - started, late=answer.late)
 
     def reach(self, host: HostSpec, *, timeout: float) -> Reach:
         """How a bare TCP connection to the daemon's port ends, within `timeout` seconds; no certificate is needed."""
@@ -132,67 +176,80 @@ class BuildkitProber:
             return Reach.UNROUTED if error.errno in {errno.EHOSTUNREACH, errno.ENETUNREACH} else Reach.UNKNOWN
         return Reach.OPEN
 
-    def _ask(self, host: HostSpec, started: float, deadline: float) -> ApiFacts | Down:
-        """Five calls at once. Field numbers: control.proto and worker.proto of moby/buildkit v0.32.2."""
+    def _channel(self, host: HostSpec) -> grpc.Channel:
         import grpc
 
-        with grpc.secure_channel(host.endpoint, self._credentials, _CHANNEL_OPTIONS) as channel:
-            left = _left(deadline)
-            info, workers, usage = (
-                channel.unary_unary(f"{_CONTROL}{method}").future(b"", timeout=left)
-                for method in ("Info", "ListWorkers", "DiskUsage")
-            )
-            active, notes = (
-                channel.unary_stream(f"{_CONTROL}ListenBuildHistory")(request, timeout=left)
-                for request in (_ACTIVE_ONLY, _NOTES)
-            )
-            try:
-                version = fields(info.result())
-                latency = (time.monotonic() - started) * 1000
-                records = messages(fields(workers.result()), 1)
-            except grpc.RpcError as error:
-                return _api_failure(host, error)
-            except ValueError as error:
-                return Down(
-                    Stage.API, f"{host.endpoint} answers, but not as BuildKit does: {error}", "what has the port?"
-                )
-            worker: Fields = records[0] if records else {}
-            labels = {text(entry, 1): text(entry, 2) for entry in messages(worker, 2)}
-            most = labels.get(LABEL_MAX_BUILDS, "")
-            return ApiFacts(
-                version="".join(text(record, 2) for record in messages(version, 1)),
-                worker=text(worker, 1),
-                platforms=_platforms(messages(worker, 3)),
-                latency_ms=latency,
-                arch=labels.get(LABEL_ARCH),
-                emulated=tuple(filter(None, labels.get(LABEL_EMULATED, "").split(","))),
-                max_builds=int(most) if most.isdecimal() else None,
-                active_builds=_or_unknown(lambda: sum(1 for _ in active)),
-                cache_bytes=_or_unknown(lambda: sum(number(r, 4) for r in messages(fields(usage.result()), 1))),
-                notes=_or_unknown(lambda: {note.key: note.text for note in _read_notes(notes)}),
-            )
+        named = (("grpc.ssl_target_name_override", host.servername),) if host.servername else ()
+        return grpc.secure_channel(host.endpoint, self._credentials, (*_CHANNEL_OPTIONS, *named))
+
+    def _ask(
+        self, host: HostSpec, channel: grpc.Channel, started: float, deadline: float, *, known: ApiFacts | None = None
+    ) -> ApiFacts | Down:
+        """Five calls at once, less those whose answer is `known` and changes slowly or is dear.
+
+        Field numbers: control.proto and worker.proto of moby/buildkit v0.32.2.
+        """
+        import grpc
+
+        left = _left(deadline)
+        slow = () if known else ("ListWorkers", "DiskUsage") if self._caches else ("ListWorkers",)
+        info, *more = (
+            channel.unary_unary(f"{_CONTROL}{method}").future(b"", timeout=left) for method in ("Info", *slow)
+        )
+        active, notes = (
+            channel.unary_stream(f"{_CONTROL}ListenBuildHistory")(request, timeout=left)
+            for request in (build_history.ACTIVE, build_history.NOTES)
+        )
+        try:
+            version = fields(info.result())
+            latency = (time.monotonic() - started) * 1000
+            facts = known or _worker_facts(messages(fields(more[0].result()), 1))
+        except grpc.RpcError as error:
+            return api_failure(host, error)
+        except ValueError as error:
+            return Down(Stage.API, f"{host.endpoint} answers, but not as BuildKit does: {error}", "what has the port?")
+        for usage in more[1:]:
+            facts = replace(facts, cache_bytes=_or_unknown(partial(_cached_bytes, usage)))
+        return replace(
+            facts,
+            version="".join(text(record, 2) for record in messages(version, 1)),
+            latency_ms=latency,
+            active_builds=_or_unknown(lambda: sum(1 for _ in active)),
+            notes=_or_unknown(lambda: build_history.in_force(notes)),
+        )
 
     def note(self, host: HostSpec, key: str, text: str | None) -> None:
         """Leave a note at the daemon that every client can read, in place of the one of that key; None: take it away.
 
         It outlives restarts and replacements: it is a pinned record of BuildKit's history, of a build without a
-        definition. Raises HostError.
+        definition. The newest counts, and an empty one is none: a record whose lease another snapshotter does not know
+        cannot be removed. Raises HostError.
         """
-        ref = f"{_NOTE}{key}.{os.urandom(8).hex()}"
         with self._calling(host) as channel:
+            from grpc import RpcError
 
             def call(method: str, request: bytes) -> None:
                 channel.unary_unary(f"{_CONTROL}{method}")(request, timeout=NOTE_TIMEOUT)
 
-            listed = channel.unary_stream(f"{_CONTROL}ListenBuildHistory")(_NOTES, timeout=NOTE_TIMEOUT)
-            older = [found.ref for found in _read_notes(listed) if found.key == key]
-            if text is not None:
-                attribute = encoded((1, key), (2, text))
+            listed = channel.unary_stream(f"{_CONTROL}ListenBuildHistory")(build_history.NOTES, timeout=NOTE_TIMEOUT)
+            older = [found.ref for found in build_history.notes(listed) if found.key == key]
+
+            def leave(content: str) -> None:
+                ref = f"{build_history.NOTE}{key}.{os.urandom(8).hex()}"
                 # SolveRequest{Ref = 1, Definition = 2: empty, FrontendAttrs = 7}
-                call("Solve", encoded((1, ref), (2, b""), (7, attribute)))
+                call("Solve", encoded((1, ref), (2, b""), (7, encoded((1, key), (2, content)))))
                 call("UpdateBuildHistory", encoded((1, ref), (2, True)))  # Pinned
+
+            if text is not None:
+                leave(text)
+            stays = False
             for old in older:
-                call("UpdateBuildHistory", encoded((1, old), (3, True)))  # Delete
+                try:
+                    call("UpdateBuildHistory", encoded((1, old), (3, True)))  # Delete
+                except RpcError:
+                    stays = True
+            if stays and text is None:
+                leave("")
 
     def cache(self, host: HostSpec) -> tuple[CacheRecord, ...]:
         """What the daemon has cached. Raises HostError."""
@@ -212,6 +269,25 @@ class BuildkitProber:
             for removed in channel.unary_stream(f"{_CONTROL}Prune")(request, timeout=PRUNE_TIMEOUT):
                 freed(number(fields(removed), 4))
 
+    def builds(
+        self, host: HostSpec, *, refs: Sequence[str] | None = None, follow: bool = False
+    ) -> Iterator[BuildRecord]:
+        """What runs there now and what ran, of all clients, as far back as BuildKit remembers; in no order.
+
+        `refs`: of these alone. `follow`: then each build again as it begins and as it ends, until the daemon stops;
+        what is asked of a running build, its steps, is asked only without. Raises HostError while it is read.
+        """
+        with self._calling(host) as channel:
+            listen = channel.unary_stream(f"{_CONTROL}ListenBuildHistory")
+            if follow:
+                yield from _feed(host, channel)
+                return
+            wanted = (build_history.ALL,) if refs is None else map(build_history.only, refs)
+            events = (event for request in wanted for event in listen(request, timeout=HISTORY_TIMEOUT))
+            found = tuple(build_history.records(host.name, events))
+            steps = gather({r.ref: partial(_steps, channel, r.ref) for r in found if r.outcome is Outcome.RUNNING})
+            yield from (replace(record, steps=steps.get(record.ref, record.steps)) for record in found)
+
     @contextmanager
     def _calling(self, host: HostSpec) -> Iterator[grpc.Channel]:
         """A channel for one call; raises HostError, the stage being where a probe fails now."""
@@ -219,11 +295,11 @@ class BuildkitProber:
 
         self.prepare()
         try:
-            with grpc.secure_channel(host.endpoint, self._credentials, _CHANNEL_OPTIONS) as channel:
+            with self._channel(host) as channel:
                 yield channel
         except (grpc.RpcError, ValueError) as error:
             seen = self.probe(host, timeout=EXPLAIN_TIMEOUT)
-            why = seen if isinstance(seen, Down) else _call_failure(host, error)
+            why = seen if isinstance(seen, Down) else call_failure(host, error)
             raise HostError(why.stage, why.reason, why.remedy) from error
 
     @cached_property
@@ -249,6 +325,34 @@ class BuildkitProber:
         return grpc.ssl_channel_credentials(content["cacert"], content["key"], content["cert"])
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A connection to a daemon, what it said at first, and until when that holds (time.monotonic)."""
+
+    channel: grpc.Channel
+    facts: ApiFacts
+    until: float
+
+
+def _cached_bytes(usage: grpc.Future) -> int:
+    return sum(number(record, 4) for record in messages(fields(usage.result()), 1))
+
+
+def _worker_facts(records: list[Fields]) -> ApiFacts:
+    worker: Fields = records[0] if records else {}
+    labels = {text(entry, 1): text(entry, 2) for entry in messages(worker, 2)}
+    most = labels.get(LABEL_MAX_BUILDS, "")
+    return ApiFacts(
+        version="",
+        worker=text(worker, 1),
+        platforms=_platforms(messages(worker, 3)),
+        latency_ms=0.0,
+        arch=labels.get(LABEL_ARCH),
+        emulated=tuple(filter(None, labels.get(LABEL_EMULATED, "").split(","))),
+        max_builds=int(most) if most.isdecimal() else None,
+    )
+
+
 _CHANNEL_OPTIONS = (
     # The nodes are named by the inventory; a proxy of the environment must not come between.
     ("grpc.enable_http_proxy", 0),
@@ -259,6 +363,41 @@ _CHANNEL_OPTIONS = (
 )
 
 
+def _feed(host: HostSpec, channel: grpc.Channel) -> Iterator[BuildRecord]:
+    """A stream does not notice that its node has fallen silent: so it ends, and goes on if the node still answers.
+
+    Each begins with all that there was.
+    """
+    import grpc
+
+    told: dict[str, Outcome] = {}
+    listen = channel.unary_stream(f"{_CONTROL}ListenBuildHistory")
+    while True:
+        try:
+            for record in build_history.records(host.name, listen(build_history.FEED, timeout=FEED_TIMEOUT)):
+                if told.get(record.ref) is not record.outcome:
+                    told[record.ref] = record.outcome
+                    yield record
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise
+        else:
+            return
+        channel.unary_unary(f"{_CONTROL}Info")(b"", timeout=EXPLAIN_TIMEOUT)
+
+
+def _steps(channel: grpc.Channel, ref: str) -> Steps | None:
+    """What a running build has come to; its stream first tells all that was, and then goes on."""
+    import grpc
+
+    progress = build_history.Progress()
+    status = channel.unary_stream(f"{_CONTROL}Status")(build_history.status_request(ref), timeout=STEPS_TIMEOUT)
+    with suppress(grpc.RpcError, ValueError):
+        for message in status:
+            progress.add(message)
+    return progress.steps
+
+
 def _or_unknown(read: Callable[[], T]) -> T | None:
     """Secondary figures never make a node that builds look down: a late or refused one is unknown."""
     import grpc
@@ -267,26 +406,6 @@ def _or_unknown(read: Callable[[], T]) -> T | None:
         return read()
     except (grpc.RpcError, ValueError):
         return None
-
-
-@dataclass(frozen=True, slots=True)
-class _Note:
-    ref: str
-    key: str
-    text: str
-
-
-def _read_notes(events: Iterable[bytes]) -> list[_Note]:
-    """Notes in the order in which they were left: BuildHistoryEvent{Record = 2{Ref, Attrs = 3, CreatedAt = 6}}."""
-    dated = []
-    for event in events:
-        for record in messages(fields(event), 2):
-            created = next(iter(messages(record, 6)), {})
-            for attribute in messages(record, 3):
-                note = _Note(text(record, 1), text(attribute, 1), text(attribute, 2))
-                if note.ref.startswith(f"{_NOTE}{note.key}."):
-                    dated.append(((number(created, 1), number(created, 2)), note))
-    return [note for _, note in sorted(dated, key=lambda pair: pair[0])]
 
 
 def _record(found: Fields) -> CacheRecord:
@@ -321,71 +440,3 @@ def _certificate(peer: Mapping[str, Any]) -> CertificateFacts:
 
 def _left(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.05)
-
-
-def _tcp_failure(host: HostSpec, error: OSError, waited: float) -> Down:
-    if isinstance(error, TimeoutError):
-        return Down(
-            Stage.TCP,
-            f"no answer from {host.endpoint} within {waited:.1f} s",
-            f"is the host up, and port {host.port} open in its firewall?",
-        )
-    if isinstance(error, ConnectionRefusedError):
-        return Down(Stage.TCP, f"{host.endpoint} refused the connection", f"docker ps on {host.name}; fleet plan")
-    if isinstance(error, socket.gaierror):
-        return Down(Stage.TCP, f"{host.address} cannot be resolved", "correct the host's address")
-    return Down(Stage.TCP, f"{host.endpoint}: {error.strerror or error}", "is the address right?")
-
-
-def _tls_failure(host: HostSpec, error: OSError, waited: float, *, late: bool) -> Down:
-    if isinstance(error, TimeoutError):
-        return Down(
-            Stage.TLS,
-            f"{host.endpoint} accepts connections but has not shaken hands within {waited:.1f} s",
-            f"the daemon is frozen or overloaded: docker logs on {host.name}",
-            late=late,
-        )
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return Down(
-            Stage.TLS,
-            f"the certificate of {host.endpoint} is not accepted: {error.verify_message}",
-            f"is the clock of {host.name} right, and is it this fleet's daemon that has the port?",
-        )
-    return Down(Stage.TLS, f"{host.endpoint}: {_plain(error)}", f"is it BuildKit? docker ps on {host.name}")
-
-
-def _refusal(host: HostSpec, tls: ssl.SSLSocket) -> Down | None:
-    """In TLS 1.3 a refused client learns it only after the handshake, from the alert that waits to be read."""
-    tls.settimeout(HANDSHAKE_TIMEOUT)
-    try:
-        tls.recv(1)
-    except TimeoutError:
-        return None
-    except OSError as refusal:
-        return Down(
-            Stage.TLS,
-            f"{host.endpoint} refused this client's certificate: {_plain(refusal)}",
-            f"is the clock of {host.name} right, and is this the vault that made the daemon (FLEET_HOME)?",
-        )
-    return None
-
-
-def _api_failure(host: HostSpec, error: grpc.RpcError) -> Down:
-    code = getattr(error, "code", lambda: None)()
-    word = code.name.lower().replace("_", " ") if code else "no answer"
-    return Down(
-        Stage.API,
-        f"{host.endpoint} shakes hands but does not answer ({word})",
-        f"is it overloaded? is it BuildKit? see docker logs on {host.name}",
-        late=word == "deadline exceeded",
-    )
-
-
-def _call_failure(host: HostSpec, error: Exception) -> Down:
-    said = getattr(error, "details", lambda: str(error))()
-    return Down(Stage.API, f"{host.endpoint} answers, but fails at this: {said}", f"docker logs on {host.name}")
-
-
-def _plain(error: OSError) -> str:
-    reason = getattr(error, "reason", None)
-    return str(reason).lower().replace("_", " ") if reason else (error.strerror or str(error))

@@ -4,59 +4,47 @@ from __future__ import annotations
 
 import io
 import json
-import queue
 import struct
 import tarfile
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-import docker
 import requests
 import urllib3
 from docker.errors import APIError, DockerException, NotFound
-from docker.transport.basehttpadapter import BaseHTTPAdapter
 
+from fleet import proxy
+from fleet.adapters.engine_client import REQUEST_TIMEOUT, Client
 from fleet.check.ground import EngineInfo
 from fleet.errors import EngineError
 from fleet.logs import lines
-from fleet.model import CertificateFacts, DaemonFacts, Image, Platform, Stage
+from fleet.model import CertificateFacts, DaemonFacts, Image, Platform, Stage, pull_mark
 from fleet.parallel import gather
 from fleet.ports import Survey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from certs.certificate import Certificate
+    from fleet.adapters.engine_client import Stream
     from fleet.daemon import DaemonSpec, Files
+    from fleet.images import Archive
     from fleet.logs import Line
+    from fleet.model import Offer
+    from fleet.proxy import ProxySpec
 
 LABEL_FLEET = "dev.fleet.name"
 LABEL_NODE = "dev.fleet.node"
 LABEL_SETTINGS = "dev.fleet.settings"
 LABEL_HASH = "dev.fleet.hash"
 LABEL_CERTIFICATE = "dev.fleet.certificate"
+LABEL_PROXY = "dev.fleet.gateway"
 
 DAEMON_PORT = "1234/tcp"
 STATE_DIRECTORY = "/var/lib/buildkit"
-REQUEST_TIMEOUT = 60
-"""Seconds for one request: an emulated or busy host takes many seconds to create a container."""
-
-
 _REFUSALS = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
-
-
-class Stream(Protocol):
-    """What a socket and an SSH channel have in common."""
-
-    def settimeout(self, timeout: float | None, /) -> None:
-        """As for a socket."""
-        ...
-
-    def close(self) -> None:
-        """As for a socket."""
-        ...
 
 
 class DockerEngine:
@@ -64,7 +52,7 @@ class DockerEngine:
 
     def __init__(self, open_stream: Callable[[], Stream]) -> None:
         self._open_stream = open_stream
-        self._opened: _Client | None = None
+        self._opened: Client | None = None
 
     def version(self) -> str:
         """The Engine's own version, such as 26.1.5."""
@@ -78,10 +66,12 @@ class DockerEngine:
             found = gather({"containers": lambda: client.containers(all=True), "volumes": client.volumes})
         containers, volumes = found["containers"], found["volumes"]["Volumes"] or []
         ours = [entry for entry in containers if entry["Labels"].get(LABEL_FLEET) == fleet]
+        proxies = [entry for entry in ours if LABEL_PROXY in entry["Labels"]]
         foreign = {_name(entry) for entry in containers if entry not in ours}
         own_volumes = [v["Name"] for v in volumes if (v["Labels"] or {}).get(LABEL_FLEET) == fleet]
         return Survey(
-            daemons=tuple(_daemon(entry) for entry in ours),
+            daemons=tuple(_daemon(entry) for entry in ours if entry not in proxies),
+            proxies=tuple(map(_daemon, proxies)),
             volumes=tuple(sorted(own_volumes)),
             foreign=frozenset(foreign | {v["Name"] for v in volumes if v["Name"] not in own_volumes}),
             root=next((parts[0] for v in volumes if (parts := v["Mountpoint"].partition("/volumes/"))[1]), None),
@@ -90,7 +80,7 @@ class DockerEngine:
     def image(self, reference: str, mark: str) -> Image:
         """Whether the image is there without pulling, and whether it bears the mark."""
         with _translated():
-            tags = self._tags(reference)
+            tags = self._tags(reference, mark)
         if tags is None:
             return Image.ABSENT
         return Image.PULLED if mark in tags else Image.FOUND
@@ -144,23 +134,41 @@ class DockerEngine:
             repository, _, tag = mark.partition(":")
             self._client.tag(reference, repository, tag)
 
+    def load(self, archive: Archive, offer: Offer, mark: str, progress: Callable[[int], None]) -> None:
+        """Take in an archive that bears the mark alone, refuse it unless it is what was offered, and name it so."""
+
+        def sent() -> Iterator[bytes]:
+            count = 0
+            for piece in archive.pieces:
+                yield piece
+                progress(count := count + len(piece))
+
+        with _translated(Stage.IMAGE, "is there room for it where Docker keeps its files? docker system df there"):
+            for line in self._client.load(sent()):
+                if "error" in line:
+                    raise DockerException(line["error"])
+            loaded = self._client.inspect_image(mark)["Id"]  # type: ignore[no-untyped-call]  # the stubs lack it
+            if loaded not in {offer.config, offer.digest}:
+                self._untag(mark)
+                raise DockerException(f"what arrived as {offer.reference} is {loaded}, not {offer.config}")
+            # A digest cannot be given as a name: such an image is known by its mark alone.
+            if "@" not in offer.reference:
+                repository, _, tag = offer.reference.rpartition(":")
+                self._client.tag(mark, repository, tag)
+
     def create(self, wanted: DaemonSpec, certificate: Certificate, files: Files) -> str:
         """Make the state volume and the container (not started) and put the files in; its id."""
         labels = {LABEL_FLEET: wanted.fleet, LABEL_NODE: wanted.node}
         client, facts = self._client, CertificateFacts.of(certificate)
         with _translated(Stage.CONTAINER):
             client.create_volume(wanted.name, labels=labels)
-            container: str = client.create_container(
-                wanted.image,
-                name=wanted.name,
+            return self._put(
+                wanted,
+                files,
                 hostname=wanted.node,
-                # The operator's proxy, password and all, is no business of the host's.
-                use_config_proxy=False,
                 ports=[1234],
                 labels=labels
                 | {
-                    LABEL_SETTINGS: json.dumps(wanted.settings, sort_keys=True),
-                    LABEL_HASH: wanted.fingerprint,
                     LABEL_CERTIFICATE: json.dumps(
                         {
                             "serial": facts.serial,
@@ -180,8 +188,42 @@ class DockerEngine:
                     binds={wanted.name: {"bind": STATE_DIRECTORY, "mode": "rw"}},
                     port_bindings={DAEMON_PORT: (wanted.bind, wanted.port)},
                 ),
-            )["Id"]
-            client.put_archive(container, "/", _archive(files))
+            )
+
+    def create_proxy(self, wanted: ProxySpec, files: Files) -> str:
+        """Make the gateway's container (not started), on the host's network, and put the files in; its id."""
+        with _translated(Stage.CONTAINER):
+            return self._put(
+                wanted,
+                files,
+                entrypoint=list(proxy.COMMAND),
+                stop_signal=proxy.STOP_SIGNAL,
+                labels={LABEL_FLEET: wanted.fleet, LABEL_PROXY: ""},
+                host_config=self._client.create_host_config(
+                    network_mode="host",
+                    cap_drop=["ALL"],
+                    security_opt=["no-new-privileges"],
+                    restart_policy={"Name": "unless-stopped"},
+                ),
+            )
+
+    def _put(self, wanted: DaemonSpec | ProxySpec, files: Files, *, labels: Mapping[str, str], **settings: Any) -> str:
+        """Make a container that remembers what it was made with, and put the files in; its id."""
+        mark = pull_mark(wanted.fleet, wanted.image)
+        container: str = self._client.create_container(
+            # One that was loaded is not known by its digest.
+            mark if "@" in wanted.image and self._tags(wanted.image) is None else wanted.image,
+            name=wanted.name,
+            # The operator's proxy, password and all, is no business of the host's.
+            use_config_proxy=False,
+            labels={
+                **labels,
+                LABEL_SETTINGS: json.dumps(wanted.settings, sort_keys=True),
+                LABEL_HASH: wanted.fingerprint,
+            },
+            **settings,
+        )["Id"]
+        self._client.put_archive(container, "/", _archive(files))
         return container
 
     def start(self, container: str) -> None:
@@ -244,11 +286,32 @@ class DockerEngine:
     def remove_image(self, reference: str, mark: str) -> None:
         """Remove the mark, and the image if it bore it; absent, found, still in use or tagged by others is fine."""
         with _translated(Stage.IMAGE):
-            tags = self._tags(reference) or set()
+            tags = self._tags(reference, mark) or set()
             self._untag(mark)
             # Of an image with another tag Docker would remove the reference although a container uses it.
             if mark in tags and len(tags - {mark}) <= ("@" not in reference):
                 self._untag(reference)
+
+    def run(self, image: str, arguments: Sequence[str], *, timeout: int) -> str:
+        """Run an image that is there to its end, privileged and without a network, and leave nothing; what it said."""
+        client = self._client
+        with _translated(Stage.CONTAINER):
+            container = client.create_container(
+                image,
+                list(arguments),
+                use_config_proxy=False,
+                host_config=client.create_host_config(privileged=True, network_mode="none"),
+            )["Id"]
+            try:
+                client.start(container)
+                status = client.wait(container, timeout=timeout)["StatusCode"]
+                said = client.logs(container).decode(errors="replace").strip()
+            finally:
+                client.remove_container(container, force=True, v=True)
+            if status:
+                last = (said.splitlines() or ["no output"])[-1]
+                raise DockerException(f"{image} ended with {status}: {last}")
+        return said
 
     def logs(self, container: str, *, tail: int) -> str:
         """The last lines that the container wrote."""
@@ -276,13 +339,13 @@ class DockerEngine:
             )
         return _read_log(answer)
 
-    def _tags(self, reference: str) -> set[str] | None:
-        """The tags of the image, none for one that is known by its digest alone; None: it is absent."""
-        try:
-            image = self._client.inspect_image(reference)  # type: ignore[no-untyped-call]  # the stubs lack it
-        except NotFound:
-            return None
-        return set(image["RepoTags"] or ())
+    def _tags(self, *names: str) -> set[str] | None:
+        """The tags of the image with the first of these names that there is, maybe none; None: it is absent."""
+        for name in names:
+            with suppress(NotFound):
+                image = self._client.inspect_image(name)  # type: ignore[no-untyped-call]  # the stubs lack it
+                return set(image["RepoTags"] or ())
+        return None
 
     def _untag(self, reference: str) -> None:
         try:
@@ -292,72 +355,11 @@ class DockerEngine:
                 raise
 
     @property
-    def _client(self) -> _Client:
+    def _client(self) -> Client:
         if self._opened is None:
             with _translated():
-                self._opened = _Client(self._open_stream)
+                self._opened = Client(self._open_stream)
         return self._opened
-
-
-class _Client(docker.APIClient):
-    """The SDK's client, speaking through our stream and in the newest API version that the Engine offers."""
-
-    def __init__(self, open_stream: Callable[[], Stream]) -> None:
-        super().__init__(base_url="http://localhost:1", version="1.24", timeout=REQUEST_TIMEOUT)
-        self.base_url = "http+docker://host"
-        self.trust_env = False
-        self.mount(self.base_url, _Adapter(open_stream))
-        # Asking for its version makes an Engine start runc and others to learn theirs; a ping costs nothing.
-        answer = self.get(f"{self.base_url}/_ping")
-        answer.raise_for_status()
-        self._version: str = answer.headers["Api-Version"]
-        # Docker/26.1.5 (linux)
-        self.engine_version = answer.headers.get("Server", "").partition("/")[2].partition(" ")[0]
-
-    def open_log(self, container: str, parameters: Mapping[str, str | float]) -> requests.Response:
-        """The container's log as it is sent; the SDK's own stream looks for a real socket beneath it."""
-        url = self._url("/containers/{0}/logs", container)  # type: ignore[attr-defined]  # the stubs lack it
-        # A daemon may be silent for days.
-        patience = None if parameters["follow"] else REQUEST_TIMEOUT
-        answer = self.get(url, params=parameters, stream=True, timeout=(REQUEST_TIMEOUT, patience))
-        self._raise_for_status(answer)  # type: ignore[attr-defined]  # as above
-        return answer
-
-
-class _Adapter(BaseHTTPAdapter):
-    def __init__(self, open_stream: Callable[[], Stream]) -> None:
-        self._pool = _Pool(open_stream)
-        super().__init__()
-
-    def get_connection(self, url: object, proxies: object = None) -> _Pool:  # noqa: ARG002 - the SDK's signature
-        return self._pool
-
-
-class _Pool(urllib3.HTTPConnectionPool):
-    def __init__(self, open_stream: Callable[[], Stream]) -> None:
-        super().__init__("localhost", timeout=REQUEST_TIMEOUT, maxsize=4)
-        self._open_stream = open_stream
-
-    def _new_conn(self) -> _Connection:
-        return _Connection(self._open_stream)
-
-    def _get_conn(self, timeout: float | None = None) -> Any:
-        # The stock method asks for a file descriptor to see whether the peer hung up; a channel makes a pipe for it.
-        try:
-            conn = self.pool.get(block=False, timeout=timeout) if self.pool else None
-        except queue.Empty:
-            conn = None
-        return conn or self._new_conn()
-
-
-class _Connection(urllib3.connection.HTTPConnection):
-    def __init__(self, open_stream: Callable[[], Stream]) -> None:
-        super().__init__("localhost", timeout=REQUEST_TIMEOUT)
-        self._open_stream = open_stream
-
-    def connect(self) -> None:
-        self.sock: Any = self._open_stream()
-        self.sock.settimeout(self.timeout)
 
 
 def _read_log(answer: requests.Response) -> Iterator[Line]:

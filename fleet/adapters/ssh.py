@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fleet.adapters import host_lock, ssh_config  # before paramiko: it keeps a slow import away
 
@@ -122,19 +122,19 @@ class SshHost:
 
         return DockerEngine(self._open_docker)
 
-    def _open_docker(self) -> paramiko.Channel:
+    def _open_docker(self) -> _Stream:
         """A byte stream to the Engine: sshd forwards the socket itself, else the docker client relays it."""
         try:
             if not self._host.ssh.sudo:
                 with suppress(paramiko.ChannelException):
-                    return self._transport.open_channel(_Transport.STREAMLOCAL)
+                    return _Stream(self._transport.open_channel(_Transport.STREAMLOCAL))
             docker = ("sudo", "-n", "docker") if self._host.ssh.sudo else ("docker",)
             self._prove(docker)
             channel = self._transport.open_session()
             channel.exec_command(shlex.join((*docker, "system", "dial-stdio")))
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise _lost(error) from error
-        return channel
+        return _Stream(channel)
 
     def _prove(self, docker: Sequence[str]) -> None:
         """The relay says nothing when it fails: ask something that does."""
@@ -167,6 +167,36 @@ def _live(channel: paramiko.Channel) -> None:
         while not channel.closed:
             channel.sendall(b".\n")
             time.sleep(host_lock.HEARTBEAT)
+
+
+class _Stream:
+    """A channel on which the end of the connection is not taken for the end of what the other side has to say."""
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self._channel = channel
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._channel, name)
+
+    def makefile(self, *mode: str | int) -> paramiko.ChannelFile:
+        """As for a socket."""
+        return paramiko.ChannelFile(self, *mode)  # type: ignore[arg-type]  # it takes what receives
+
+    def settimeout(self, timeout: float | None, /) -> None:
+        """As for a socket."""
+        self._channel.settimeout(timeout)
+
+    def close(self) -> None:
+        """As for a socket."""
+        self._channel.close()
+
+    def recv(self, count: int) -> bytes:
+        """As for a socket; raises EngineError when the connection is lost."""
+        received = self._channel.recv(count)
+        if not received and not self._channel.eof_received:
+            lost = _lost(None)
+            raise EngineError(lost.stage, lost.message, lost.remedy)
+        return received
 
 
 class _Transport(paramiko.Transport):

@@ -55,10 +55,10 @@ def encoded(*given: tuple[int, bytes | str | int]) -> bytes:
     parts = []
     for field, value in given:
         if isinstance(value, int):
-            parts.append(bytes((field << 3 | _VARINT,)) + _written(value))
+            parts.append(_written(field << 3 | _VARINT) + _written(value))
         else:
             content = value.encode() if isinstance(value, str) else value
-            parts.append(bytes((field << 3 | _LENGTH,)) + _written(len(content)) + content)
+            parts.append(_written(field << 3 | _LENGTH) + _written(len(content)) + content)
     return b"".join(parts)
 
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from fleet.buildkitd import merged
+from fleet.model import Delivery
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -89,7 +90,8 @@ def registries(spec: FleetSpec, host: HostSpec) -> tuple[str, ...]:
     configured = merged(spec.buildkit.config, host.config).get("registry") or {}
     others = (mirror for name, entry in configured.items() for mirror in entry.get("mirrors") or (name,))
     plain = {name for name, entry in configured.items() if entry.get("http")}
-    return tuple(dict.fromkeys(_endpoint(name, plain) for name in (image, *others)))
+    pulled = (image,) if host.delivery is Delivery.REGISTRY else ()
+    return tuple(dict.fromkeys(_endpoint(name, plain) for name in (*pulled, *others)))
 
 
 def _endpoint(registry: str, plain: Iterable[str]) -> str:

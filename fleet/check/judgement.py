@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from fleet.check.ground import Reach
-    from fleet.model import FleetSpec, HostSpec, Platform, VaultFacts
+    from fleet.model import FleetSpec, HostSpec, Offer, Platform, VaultFacts
 
 
 class State(StrEnum):
@@ -89,8 +89,8 @@ class Answers:
     host: HostFacts | Down | None
     info: EngineInfo | Down | None = None
     ground: Ground | Down | None = None
-    platforms: frozenset[Platform] | Down | None = None
-    """For which platforms the registry has the image; asked only where the host lacks it."""
+    image: frozenset[Platform] | Offer | Down | None = None
+    """For which platforms the registry has the image, or what could be sent of it; asked only where it is absent."""
     here: Reach | None = None
     """How a connection from this machine to the node's port ended."""
 

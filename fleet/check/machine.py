@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from certs.lifetimes import CLOCK_TOLERANCE
 from fleet.check.judgement import NO_ANSWER, listed, ok, problem, unknown, warning
-from fleet.health import CLOCK_LIMIT, emulating, wrong_clock
+from fleet.health import CLOCK_LIMIT, FULL_LIMIT, emulating, to_spare, wrong_clock
 from fleet.model import Down, Platform, Stage, runs_natively
+from fleet.quantities import size
 
 if TYPE_CHECKING:
     from fleet.check.judgement import Case, Judgement
@@ -82,6 +83,8 @@ def architecture(case: Case) -> Judgement:
 
 def emulation(case: Case) -> Judgement:
     """Foreign binfmt handlers."""
+    if case.found.emulated and case.host.emulation:
+        return ok(f"its kernel emulates {', '.join(case.found.emulated)}, which the inventory allows")
     if case.found.emulated:
         down = emulating(case.host, case.found)
         return warning(down.reason, down.remedy)
@@ -134,9 +137,6 @@ def clock_judgement(skew: float, wrong: Down) -> Judgement:
 
 # ----------------------------------------------------------------------------------------------------- storage
 
-LITTLE_DISK, NO_DISK = 5_000_000_000, 1_000_000_000
-"""Bytes: less than one larger build takes; hardly more than BuildKit's own image, unpacked."""
-
 FEW_INODES, NO_INODES = 0.05, 0.01
 """Shares of all that a file system has."""
 
@@ -177,15 +177,15 @@ def storage(case: Case) -> Judgement:
 
 
 def disk(case: Case) -> Judgement:
-    """Bytes free beneath Docker's root."""
-    free = case.found.free_bytes
-    if free is None:
+    """Bytes free beneath Docker's root: what `fleet status` calls too few is at least a warning."""
+    free, disk = case.found.free_bytes, case.found.disk_bytes
+    if free is None or disk is None:
         return unknown("the host does not tell how much is free")
-    said = f"{free / 1e9:.1f} GB free where Docker keeps its data"
+    said = f"{size(free)} of {size(disk)} free where Docker keeps its data"
     remedy = f"fleet prune {case.host.name}; docker system df there; or a larger disk"
-    if free < NO_DISK:
+    if free < to_spare(disk, FULL_LIMIT):
         return problem(f"{said}: too little for BuildKit and one build", remedy)
-    return warning(f"{said}: one larger build may fill it", remedy) if free < LITTLE_DISK else ok(said)
+    return warning(f"{said}: one larger build may fill it", remedy) if free < to_spare(disk) else ok(said)
 
 
 def inodes(case: Case) -> Judgement:

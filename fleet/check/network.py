@@ -8,7 +8,8 @@ from fleet.check.ground import EngineInfo, Ground, Reach, registries
 from fleet.check.judgement import NO_ANSWER, listed, ok, problem, unknown, warning
 from fleet.health import foreign
 from fleet.lane import other_authority
-from fleet.model import Down, HostFacts, Image, Stage, object_name
+from fleet.model import Delivery, Down, HostFacts, Image, Offer, Stage, object_name
+from fleet.quantities import size
 
 if TYPE_CHECKING:
     from fleet.check.judgement import Case, Judgement
@@ -150,7 +151,7 @@ def registry(case: Case) -> Judgement:
         )
     if untried := [endpoint for endpoint, reach in reached.items() if reach is Reach.UNKNOWN]:
         return unknown(f"whether it reaches {', '.join(untried)}: to try, it takes timeout and bash or nc there")
-    return ok(f"it reaches {', '.join(wanted)}")
+    return ok(f"it reaches {', '.join(wanted)}" if wanted else "it needs none for itself")
 
 
 def image(case: Case) -> Judgement:
@@ -158,13 +159,19 @@ def image(case: Case) -> Judgement:
     image, arch = case.spec.buildkit.image, case.found.arch
     if case.found.image is not Image.ABSENT:
         return ok(f"{image} is there")
-    match case.answers.platforms:
+    sent = case.host.delivery is Delivery.STREAM
+    match case.answers.image:
+        case Offer() as offer:
+            return ok(f"{image} can be sent there ({size(offer.size)})")
         case Down(stage=Stage.IMAGE) as down:
-            return problem(f"it is not there, and cannot be pulled: {down.reason}", down.remedy)
+            brought = "sent" if sent else "pulled"
+            return problem(f"it is not there, and cannot be {brought}: {down.reason}", down.remedy)
         case Down() as down:
             return unknown(f"{down.stage}: {down.reason}", down.remedy)
         case None:
-            return unknown(f"{image} is not there, and its registry has not answered Docker in time")
+            return unknown(
+                f"{image} is not there, and its registry has not answered {'us' if sent else 'Docker'} in time"
+            )
         case offered if not offered:
             return unknown(f"the registry has {image}, but does not tell for which platforms")
         case offered if arch in {platform.arch for platform in offered}:

@@ -37,10 +37,10 @@ def main() -> None:
 
 
 def _run(arguments: list[str], started: float) -> None:
-    if arguments[:1] == ["build"] and not {"-h", "--help"} & set(arguments):
+    if arguments[:1] in (["build"], ["bake"]) and not {"-h", "--help"} & set(arguments):
         from fleet.cli.build import build
 
-        code = build(arguments[1:])
+        code = build(arguments[0], arguments[1:])
         sys.stdout.flush()
         sys.stderr.flush()
         # The interpreter's own end would wait for threads whose nodes nobody waits for.

@@ -86,7 +86,7 @@ def _bundle(
     lifetime: timedelta,
     until: datetime | None = None,
 ) -> Bundle:
-    from certs.bundle import Bundle
+    from certs.bundle import Bundle, BundleGateway
 
     now = world.now().replace(microsecond=0)
     credential, trust = world.vault.issue_bundle_credential(
@@ -96,7 +96,8 @@ def _bundle(
         until=until,
         coming=world.vault.read().taught,
     )
-    return Bundle(spec.name, client, now, trust, credential, nodes)
+    gateway = BundleGateway(spec.gateway.hosts, spec.gateway.ports) if spec.gateway else None
+    return Bundle(spec.name, client, now, trust, credential, nodes, gateway)
 
 
 def _packed(bundle: Bundle, passphrase: Passphrase | None) -> bytes:

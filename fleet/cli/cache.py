@@ -19,10 +19,12 @@ from fleet.model import Connection, Down, HostFacts
 from fleet.observe import PROBE_TIMEOUT, Connections, observe_host
 from fleet.parallel import Gathering, gather
 from fleet.quantities import parse_duration, parse_size, size
-from fleet.report import Event
+from fleet.record import Recorder
+from fleet.report import Event, Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
     from pathlib import Path
 
     from fleet.model import FleetSpec, HostSpec
@@ -168,14 +170,30 @@ def prune(
     if any(part.records for _, part in going.values()) and not yes:
         _ask(spec, going)
     freed = {name: Freed(failure=found) for name, found in caches.items() if isinstance(found, Down)}
+    began = world.now()
     with progress(verbose=verbose) as show:
         freed |= clean([host for host in hosts if host.name in going], world.prober, wanted, show.event)
     freed = {host.name: freed[host.name] for host in hosts}
+    unnoted = {} if spec.joined else noted(spec, world, began, freed)
     if as_json:
         output.as_json({"fleet": spec.name, "nodes": [_freed_json(name, one) for name, one in freed.items()]})
     else:
         _show_freed(freed)
+    for name, why in unnoted.items():
+        output.complain(name, why)
     return output.exit_code(one.failure is None for one in freed.values())
+
+
+def noted(spec: FleetSpec, world: World, began: datetime, freed: Mapping[str, Freed]) -> dict[str, Down]:
+    """Note on the hosts what is gone; where that was not possible, and why."""
+    with Connections(world.connect) as connections:
+        recorder = Recorder(spec.name, "prune", world, connections)
+        for name, one in freed.items():
+            action = f"remove {size(one.bytes)} of build cache"
+            if one.records:
+                ending = (Result.FAILED, action) if one.failure else (Result.DONE, "")
+                recorder.begin(spec.host(name), began, (action,), *ending)
+        return recorder.missing()
 
 
 def clean(

@@ -50,10 +50,12 @@ def show(inventory: Path, *, started: float, as_json: bool, verbose: bool) -> in
     return EXPIRED if any(entry.needed and entry.state is State.EXPIRED for entry in found) else 0
 
 
-def rotate(inventory: Path, what: str, *, force: bool, as_json: bool, verbose: bool) -> int:
-    """`fleet certs rotate`."""
+def rotate(
+    inventory: Path, what: str, *, force: bool, no_wait: bool, deadline: float | None, as_json: bool, verbose: bool
+) -> int:
+    """`fleet certs rotate`; `deadline` in the time of time.monotonic()."""
     spec = load(inventory)
-    with _rotator(spec, exchanging=what == "ca", verbose=verbose) as rotator:
+    with _rotator(spec, f"certs rotate {what}", no_wait=no_wait, deadline=deadline, verbose=verbose) as rotator:
         match what:
             case "nodes":
                 report = rotator.nodes()
@@ -110,7 +112,7 @@ def revoke(inventory: Path, name: str, *, yes: bool, as_json: bool, verbose: boo
         )
         output.ask("Go on?", "fleet certs revoke")
     done = Exchange(None)
-    with _rotator(spec, exchanging=True, verbose=verbose) as rotator:
+    with _rotator(spec, "certs revoke", verbose=verbose) as rotator:
         if name in live(clients, now) or name not in {client.name for client in clients}:
             vault.revoke(name, now)
         # An exchange that was under way may have made NAME a bundle of the coming CA, too: then another follows.
@@ -154,11 +156,11 @@ def seal(inventory: Path, *, remove: bool) -> int:
 
 
 @contextmanager
-def _rotator(spec: FleetSpec, *, exchanging: bool, verbose: bool) -> Iterator[Rotator]:
-    """With the vault locked and its key at hand, the connections open, and progress shown.
-
-    `exchanging`: whether the CA is, so that an interrupt leaves something to be told of it.
-    """
+def _rotator(
+    spec: FleetSpec, command: str, *, no_wait: bool = False, deadline: float | None = None, verbose: bool
+) -> Iterator[Rotator]:
+    """With the vault locked and its key at hand, the connections open, and progress shown."""
+    from fleet.actions import GRACE
     from fleet.apply import Applier
     from fleet.observe import Connections
     from fleet.rotation import Rotator
@@ -171,11 +173,15 @@ def _rotator(spec: FleetSpec, *, exchanging: bool, verbose: bool) -> Iterator[Ro
         world.vault.unlock()
         try:
             with Connections(world.connect) as connections, progress(verbose=verbose) as told:
-                applier = Applier(spec, world, connections, told.event)
-                applier.hold("fleet certs")
+                applier = Applier(
+                    *(spec, world, connections, told.event, command),
+                    patience=0 if no_wait else GRACE,
+                    deadline=deadline,
+                )
+                applier.hold()
                 yield Rotator(spec, applier, VaultBundles(spec, world))
         except KeyboardInterrupt:
-            if exchanging:
+            if command in {"certs rotate ca", "certs revoke"}:
                 click.echo(certs_output.WHERE[world.vault.read().rotation], err=True)
             raise
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from fleet.model import FleetSpec
+    from fleet.model import Facts, FleetSpec
+    from fleet.plan import Plan
 
 SOMETHING_TO_DO = 4
 
@@ -58,8 +59,10 @@ def up(
     restart: Sequence[str] = (),
     only_new: bool = False,
     parallel: int = 1,
+    no_wait: bool = False,
+    deadline: float | None = None,
 ) -> int:
-    """`fleet up`, and `fleet restart` of the nodes in `restart`."""
+    """`fleet up`, and `fleet restart` of the nodes in `restart`; `deadline` in the time of time.monotonic()."""
     from fleet.certificates import problems
     from fleet.observe import Connections, Observation, observe
 
@@ -69,29 +72,37 @@ def up(
         with progress(verbose=verbose) as show:
             show.waiting(f"asking {_count(spec, only)}")
             asked = Observation(spec, world, connections, only=only)
-            # Imported while the hosts answer.
+            # While the hosts let us in: what the logins need next, and what their answers are for.
+            import fleet.adapters.engine  # noqa: F401
             from fleet import plan as decide
+            from fleet.actions import GRACE
             from fleet.apply import Applier
+
+            command, patience = "restart" if restart else "up", 0 if no_wait else GRACE
+
+            def decided_by(facts: Facts) -> Plan:
+                return decide.plan(spec, facts, world.now(), only=only, restart=restart, patience=patience)
 
             facts = asked.facts()
             if only_new:
                 only = decide.without_daemon(spec, facts)
             nobody = only_new and not only
-            decided = (
-                decide.Plan(spec.name) if nobody else decide.plan(spec, facts, world.now(), only=only, restart=restart)
-            )
+            decided = decide.Plan(spec.name) if nobody else decided_by(facts)
             if not decided.empty:
-                Applier(spec, world, connections, show.event).hold(
-                    "fleet restart" if restart else "fleet up", only=only
-                )
+                Applier(spec, world, connections, show.event, command).hold(only=only)
                 # Until then somebody else may have changed something.
                 facts = observe(spec, world, connections, only=only)
-                decided = decide.plan(spec, facts, world.now(), only=only, restart=restart)
+                decided = decided_by(facts)
         if decided.signs:
             # A prompt and a progress display cannot share a terminal.
             world.vault.unlock()
         with progress(verbose=verbose) as show:
-            applier = Applier(spec, world, connections, show.event, parallel=parallel)
+            applier = Applier(
+                *(spec, world, connections, show.event, command),
+                parallel=parallel,
+                patience=patience,
+                deadline=deadline,
+            )
             report = applier.up(facts, decided, only=only, restart=restart)
             remains = None
             if report.exit_code == 0 and not decided.empty:
@@ -130,7 +141,7 @@ def status(inventory: Path, *, started: float, as_json: bool, verbose: bool) -> 
         output.as_json(output.snapshot_json(taken))
     else:
         output.show_snapshot(taken)
-    usable = [node.health.usable for node in taken.nodes]
+    usable = [*(node.health.usable for node in taken.nodes), *(gate.health.usable for gate in taken.gates)]
     if spec.joined and all(usable):
         from fleet.cli import joining
 
@@ -157,8 +168,8 @@ def down(
             output.show_plan(decided, err=True)
             output.ask("Remove all this?", "fleet down")
         with progress(verbose=verbose) as show:
-            applier = Applier(spec, world, connections, show.event)
-            applier.hold("fleet down", only=only)
+            applier = Applier(spec, world, connections, show.event, "down")
+            applier.hold(only=only)
             report = applier.down(decided)
         if report.exit_code == 0 and not only:
             shutil.rmtree(vault_of(spec).directory / OWN_BUILDERS, ignore_errors=True)

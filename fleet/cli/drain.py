@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
 from fleet import notes
+from fleet.actions import Drain, Resume
 from fleet.cli import output
 from fleet.cli.progress import progress
-from fleet.cli.world import load, world_of
+from fleet.cli.world import chosen, load, world_of
 from fleet.errors import HostError
-from fleet.model import ApiFacts, Facts, Health, NodeFacts
+from fleet.model import Facts, Health, NodeFacts
+from fleet.report import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from fleet.cli.progress import Progress
-    from fleet.model import Down, FleetSpec, HostSpec
+    from fleet.model import FleetSpec, HostSpec
     from fleet.ports import World
+    from fleet.record import Recorder
     from fleet.report import Outcome
 
 LOOK_EVERY = 1.0
@@ -34,11 +38,11 @@ def drain(inventory: Path, names: Sequence[str], *, wait: bool, as_json: bool, v
     world = world_of(spec)
     drained = notes.Drain(world.operator, world.now()).text()
     # This machine's builder is changed, too.
-    with world.vault.locked(), progress(verbose=verbose) as show:
-        failed = _note(world, _chosen(spec, names), drained, show)
-        registered = _reregister(spec, world, show)
+    with world.vault.locked(), progress(verbose=verbose) as show, _recorder(spec, world, "drain") as recorder:
+        failed = note_all(recorder, chosen(spec, names), drained, show)
+        registered = reregister(spec, world, show)
         if wait:
-            _await_idle(world, [host for host in _chosen(spec, names) if host.name not in failed], show)
+            _await_idle(world, [host for host in chosen(spec, names) if host.name not in failed], show)
     return _show(spec, world, failed, registered, len(names), as_json=as_json)
 
 
@@ -47,25 +51,39 @@ def resume(inventory: Path, names: Sequence[str], *, as_json: bool, verbose: boo
     spec = load(inventory, names)
     world = world_of(spec)
     # This machine's builder is changed, too.
-    with world.vault.locked(), progress(verbose=verbose) as show:
-        failed = _note(world, _chosen(spec, names), None, show)
-        registered = _reregister(spec, world, show)
+    with world.vault.locked(), progress(verbose=verbose) as show, _recorder(spec, world, "resume") as recorder:
+        failed = note_all(recorder, chosen(spec, names), None, show)
+        registered = reregister(spec, world, show)
     return _show(spec, world, failed, registered, len(names), as_json=as_json)
 
 
-def _chosen(spec: FleetSpec, names: Sequence[str]) -> list[HostSpec]:
-    return [host for host in spec.hosts if host.name in names]
+@contextmanager
+def _recorder(spec: FleetSpec, world: World, command: str) -> Iterator[Recorder]:
+    """Notes on the hosts what is done, and tells at the end where that was not possible."""
+    from fleet.observe import Connections
+    from fleet.record import Recorder
+
+    with Connections(world.connect) as connections:
+        recorder = Recorder(spec.name, command, world, connections)
+        yield recorder
+        for name, why in recorder.missing().items():
+            output.complain(name, why)
 
 
-def _note(world: World, hosts: Sequence[HostSpec], text: str | None, show: Progress) -> dict[str, HostError]:
+def note_all(recorder: Recorder, hosts: Sequence[HostSpec], text: str | None, show: Progress) -> dict[str, HostError]:
     """Leave the note at each node, or take it away; the nodes where that failed."""
     from fleet.parallel import gather
 
+    began = recorder.world.now()
+
     def note(host: HostSpec) -> HostError | None:
+        action = str(Resume(host.name) if text is None else Drain(host.name))
         try:
-            world.prober.note(host, notes.DRAIN, text)
+            recorder.world.prober.note(host, notes.DRAIN, text)
         except HostError as error:
+            recorder.begin(host, began, (action,), Result.FAILED, action)
             return error
+        recorder.begin(host, began, (action,), Result.DONE)
         return None
 
     show.waiting("telling the nodes")
@@ -73,29 +91,36 @@ def _note(world: World, hosts: Sequence[HostSpec], text: str | None, show: Progr
     return {name: error for name, error in told.items() if error}
 
 
-def _asked(spec: FleetSpec, world: World) -> dict[str, ApiFacts | Down]:
+def _found(spec: FleetSpec, world: World) -> Facts:
+    """What is known without logging in."""
     from fleet.observe import PROBE_TIMEOUT
-    from fleet.parallel import gather
+    from fleet.parallel import Gathering, gather
+    from fleet.proxy import gates
 
-    return gather({host.name: partial(world.prober.probe, host, timeout=PROBE_TIMEOUT) for host in spec.hosts})
+    ways = {key: partial(world.prober.probe, gate, timeout=PROBE_TIMEOUT) for key, gate in gates(spec).items()}
+    through = Gathering(ways)
+    said = gather({host.name: partial(world.prober.probe, host, timeout=PROBE_TIMEOUT) for host in spec.hosts})
+    nodes = {name: NodeFacts(api=api) for name, api in said.items()}
+    return Facts(nodes, world.builder.read(spec.name), world.vault.read(), gates=through.results())
 
 
-def _reregister(spec: FleetSpec, world: World, show: Progress) -> Outcome | None:
+def reregister(spec: FleetSpec, world: World, show: Progress) -> Outcome | None:
     """Let this machine's builder follow, so that plain buildx goes to the others, too; None: there is no builder."""
     from fleet.apply import Applier
+    from fleet.gateway import ways
     from fleet.lane import Lane
     from fleet.observe import Connections
     from fleet.plan import able_platforms, builder_steps
 
-    builder = world.builder.read(spec.name)
-    if not builder.registered:
+    if not world.builder.read(spec.name).registered:
         return None
-    found = Facts({name: NodeFacts(api=api) for name, api in _asked(spec, world).items()}, builder, world.vault.read())
+    found = _found(spec, world)
     able = able_platforms(spec, found, {host.name: Lane() for host in spec.hosts}, {})
     # Somebody may be replacing the daemon of one, which is drained only for a while.
     able = {name: platforms for name, platforms in able.items() if not notes.drain(found.nodes[name].api)}
     with Connections(world.connect) as none:
-        return Applier(spec, world, none, show.event).register(*builder_steps(spec, able, builder, found.vault))
+        steps = builder_steps(spec, able, found.builder, found.vault, ways(spec, found))
+        return Applier(spec, world, none, show.event).register(*steps)
 
 
 def _await_idle(world: World, hosts: Sequence[HostSpec], show: Progress) -> None:
@@ -119,14 +144,13 @@ def _show(
     world: World,
     failed: Mapping[str, HostError],
     registered: Outcome | None,
-    chosen: int,
+    asked: int,
     *,
     as_json: bool,
 ) -> int:
     from fleet.health import snapshot
 
-    nodes = {name: NodeFacts(api=api) for name, api in _asked(spec, world).items()}
-    taken = snapshot(spec, Facts(nodes, world.builder.read(spec.name), world.vault.read()), world.now())
+    taken = snapshot(spec, _found(spec, world), world.now())
     if as_json:
         output.as_json(output.snapshot_json(taken))
     else:
@@ -138,6 +162,8 @@ def _show(
             click.secho(
                 f"nobody builds {alone} now: fleet build refuses it until a node is back", fg="yellow", err=True
             )
+    if spec.gateway:
+        click.echo("gateway: it hears of this at the next fleet up", err=True)
     for name, error in failed.items():
         click.echo(f"{name}: {error.stage}: {error.message}", err=True)
         if error.remedy:
@@ -145,4 +171,4 @@ def _show(
     if registered and registered.failure:
         click.echo(f"builder: {registered.failure.reason}", err=True)
     trouble = bool(failed) or bool(registered and registered.failure)
-    return output.PARTLY if trouble and len(failed) < chosen else int(trouble)
+    return output.PARTLY if trouble and len(failed) < asked else int(trouble)

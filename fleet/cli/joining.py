@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -99,24 +100,27 @@ def _unpacked(source: str) -> Bundle:
 def _take_up(new: Membership, world: World, registered: BuilderFacts, show: Progress) -> tuple[Outcome, Snapshot]:
     """Ask the nodes, register them, and leave a note at each that this bundle was taken."""
     from fleet.apply import Applier
+    from fleet.gateway import ways
     from fleet.health import snapshot
     from fleet.membership import able
     from fleet.observe import PROBE_TIMEOUT, Connections
     from fleet.parallel import Gathering, gather
     from fleet.plan import builder_steps
+    from fleet.proxy import gates
 
     spec = new.spec
     show.waiting("asking the nodes")
+    through = {key: partial(world.prober.probe, gate, timeout=PROBE_TIMEOUT) for key, gate in gates(spec).items()}
+    passing = Gathering(through)
     answers = gather({host.name: partial(world.prober.probe, host, timeout=PROBE_TIMEOUT) for host in spec.hosts})
     noting = Gathering({host.name: partial(_note, world.prober, host, answers[host.name], new) for host in spec.hosts})
-    facts = world.vault.read()
-    with Connections(world.connect) as none:
-        outcome = Applier(spec, world, none, show.event).register(
-            *builder_steps(spec, able(spec, answers), registered, facts)
-        )
-    noting.results()
     nodes = {name: NodeFacts(api=answer) for name, answer in answers.items()}
-    return outcome, snapshot(spec, Facts(nodes, world.builder.read(spec.name), facts), world.now())
+    found = Facts(nodes, registered, world.vault.read(), gates=passing.results())
+    with Connections(world.connect) as none:
+        steps = builder_steps(spec, able(spec, answers), registered, found.vault, ways(spec, found))
+        outcome = Applier(spec, world, none, show.event).register(*steps)
+    noting.results()
+    return outcome, snapshot(spec, replace(found, builder=world.builder.read(spec.name)), world.now())
 
 
 def settle(spec: FleetSpec) -> None:

@@ -66,7 +66,7 @@ def logs(
             show.waiting("asking the hosts")
             opened = gather(
                 {
-                    host.name: partial(_open, spec, host, connections, since=begin, tail=tail, follow=follow)
+                    host.name: partial(open_log, spec, host, connections, since=begin, tail=tail, follow=follow)
                     for host in hosts
                 }
             )
@@ -82,7 +82,7 @@ def logs(
     return output.exit_code(name not in run.failures for name in opened)
 
 
-def _open(
+def open_log(
     spec: FleetSpec,
     host: HostSpec,
     connections: Connections,
@@ -91,6 +91,7 @@ def _open(
     tail: int | None,
     follow: bool,
 ) -> Iterator[Line] | Down:
+    """The log of a node's daemon, or why it cannot be read."""
     try:
         engine = connections.get(host).engine()
         return engine.log_stream(object_name(spec.name, host.name), since=since, tail=tail, follow=follow)
@@ -125,7 +126,7 @@ class Run:
         """Show all as they are written, to the end of the last, or until interrupted."""
         arriving: queue.Queue[tuple[str, Line | Down | None]] = queue.Queue(AHEAD)
         for name, stream in streams.items():
-            threading.Thread(target=_read, args=(name, stream, arriving), daemon=True).start()
+            threading.Thread(target=pass_on, args=(name, stream, arriving), daemon=True).start()
         window, left = Window(HOLD), set(streams)
         try:
             while left:
@@ -152,7 +153,7 @@ class Run:
             click.echo(f"{name}: its log has ended: the daemon has stopped", err=True)
 
 
-def _read(name: str, stream: Iterator[Line], arriving: queue.Queue[tuple[str, Line | Down | None]]) -> None:
+def pass_on(name: str, stream: Iterator[Line], arriving: queue.Queue[tuple[str, Line | Down | None]]) -> None:
     """Pass a stream on, and how it ended: None, as it should."""
     ended = None
     try:

@@ -26,16 +26,20 @@ Exit codes:
 """
 
 
+_FILE = click.option(
+    "-i",
+    "--inventory",
+    type=click.Path(path_type=Path, dir_okay=True),
+    help="The hosts and what they are to run.  [env var: FLEET_INVENTORY; default: inventory.yaml]",
+)
+_FLEET = click.option("--fleet", "joined", metavar="NAME", help="A fleet that was joined.  [env var: FLEET_NAME]")
+
+
 def _inventory(command: Callable[..., None]) -> Callable[..., None]:
     """-i and --fleet; the command gets where the fleet is described that is meant."""
 
-    @click.option(
-        "-i",
-        "--inventory",
-        type=click.Path(path_type=Path, dir_okay=True),
-        help="The hosts and what they are to run.  [env var: FLEET_INVENTORY; default: inventory.yaml]",
-    )
-    @click.option("--fleet", "joined", metavar="NAME", help="A fleet that was joined.  [env var: FLEET_NAME]")
+    @_FILE
+    @_FLEET
     @wraps(command)
     def located(inventory: Path | None, joined: str | None, **given: Any) -> None:
         from fleet.cli.world import described_by
@@ -49,6 +53,31 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print the result a
 _verbose = click.option("-v", "--verbose", is_flag=True, help="Tell every step on stderr.")
 _nodes = click.argument("nodes", nargs=-1, metavar="[NODE]...")
 _hosts = click.option("--host", "only", multiple=True, metavar="NAME", help="Only this host; may be repeated.")
+
+
+def _deadline(ctx: click.Context, _: click.Parameter, timeout: str | None) -> float | None:
+    """The moment of time.monotonic() at which a run's time is over."""
+    from fleet.quantities import parse_duration
+
+    started: float = ctx.obj
+    try:
+        return started + parse_duration(timeout).total_seconds() if timeout else None
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+_timeout = click.option(
+    "--timeout",
+    "deadline",
+    metavar="DURATION",
+    callback=_deadline,
+    help="Begin nothing more after that time, such as 30m, and finish or undo what was begun.",
+)
+_no_wait = click.option(
+    "--no-wait",
+    is_flag=True,
+    help="Do not wait for builds before their daemon is replaced: they have 10 s to end.",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EXIT_CODES)
@@ -98,25 +127,57 @@ def plan(inventory: Path, only: tuple[str, ...], *, exit_code: bool, as_json: bo
     metavar="N",
     help="How many daemons of an architecture to replace at a time, never all of them.",
 )
+@_no_wait
+@_timeout
 @_json
 @_verbose
-def up(inventory: Path, only: tuple[str, ...], *, only_new: bool, parallel: int, as_json: bool, verbose: bool) -> None:
+def up(inventory: Path, only: tuple[str, ...], **options: Any) -> None:
     """Make certificates, deploy the daemons and register the builder; a second run changes nothing."""
     from fleet.cli import commands
 
-    sys.exit(commands.up(inventory, only, only_new=only_new, parallel=parallel, as_json=as_json, verbose=verbose))
+    sys.exit(commands.up(inventory, only, **options))
 
 
 @fleet.command()
 @_inventory
+@click.option(
+    "-w", "--watch", is_flag=True, help="Go on, until ctrl-C; elsewhere than on a terminal, when health changes."
+)
 @_json
 @_verbose
-def status(inventory: Path, *, as_json: bool, verbose: bool) -> None:
+def status(inventory: Path, *, watch: bool, as_json: bool, verbose: bool) -> None:
     """Show every node's health, and the stage and reason where it is not ready."""
     from fleet.cli import commands
 
+    if watch:
+        from fleet.cli import watching
+
+        sys.exit(watching.watch(inventory, as_json=as_json))
     started: float = click.get_current_context().obj
     sys.exit(commands.status(inventory, started=started, as_json=as_json, verbose=verbose))
+
+
+@fleet.command()
+@_FILE
+@_FLEET
+@click.option("--read-only", is_flag=True, help="Leave no way to change anything.")
+@click.option("--bell", is_flag=True, help="Ring the terminal's bell when a node goes down or comes back.")
+@click.option("--record", type=click.Path(path_type=Path), metavar="FILE", help="Keep what is seen in a new file.")
+@click.option(
+    "--replay", type=click.Path(path_type=Path), metavar="FILE", help="Show what was recorded; no fleet is needed."
+)
+def tui(
+    inventory: Path | None, joined: str | None, *, read_only: bool, bell: bool, record: Path | None, replay: Path | None
+) -> None:
+    """The fleet in a full screen: watch it, and do by a key what the other commands do."""
+    from fleet.cli import tui
+    from fleet.cli.world import described_by
+
+    if replay and record:
+        raise UsageError("--record and --replay cannot go together", "say one of them")
+    if replay:
+        sys.exit(tui.replay(replay))
+    sys.exit(tui.tui(described_by(inventory, joined), read_only=read_only, bell=bell, record=record))
 
 
 @fleet.command()
@@ -141,6 +202,19 @@ def logs(
     from fleet.cli import logs
 
     sys.exit(logs.logs(inventory, nodes, follow=follow, since=since, tail=tail, as_json=as_json, verbose=verbose))
+
+
+@fleet.command()
+@_inventory
+@_nodes
+@click.option("-n", "--last", type=click.IntRange(min=1), metavar="N", help="Only the last N entries.")
+@_json
+@click.option("-v", "--verbose", is_flag=True, help="Show each step, too.")
+def history(inventory: Path, nodes: tuple[str, ...], *, last: int | None, as_json: bool, verbose: bool) -> None:
+    """Show who changed what on the hosts, when, and how it ended: each host notes it."""
+    from fleet.cli import history
+
+    sys.exit(history.history(inventory, nodes, last=last, as_json=as_json, verbose=verbose))
 
 
 @fleet.command(context_settings={"allow_interspersed_args": False})
@@ -224,9 +298,11 @@ def resume(inventory: Path, nodes: tuple[str, ...], *, as_json: bool, verbose: b
 @fleet.command()
 @_inventory
 @click.argument("nodes", nargs=-1, required=True, metavar="NODE…")
+@_no_wait
+@_timeout
 @_json
 @_verbose
-def restart(inventory: Path, nodes: tuple[str, ...], *, as_json: bool, verbose: bool) -> None:
+def restart(inventory: Path, nodes: tuple[str, ...], **options: Any) -> None:
     """Replace these nodes' daemons, one of an architecture at a time, once their builds have ended.
 
     As `fleet up` does it when something has changed: the cache stays, another node takes over meanwhile, and a daemon
@@ -234,7 +310,7 @@ def restart(inventory: Path, nodes: tuple[str, ...], *, as_json: bool, verbose: 
     """
     from fleet.cli import commands
 
-    sys.exit(commands.up(inventory, nodes, restart=nodes, as_json=as_json, verbose=verbose))
+    sys.exit(commands.up(inventory, nodes, restart=nodes, **options))
 
 
 @fleet.command()
@@ -256,24 +332,126 @@ def down(
     )
 
 
+@fleet.command()
+@_inventory
+@click.argument("context", default=".")
+@click.option("--platform", "asked", multiple=True, metavar="LIST", help="Exactly these, as for a build.")
+@click.option("--affinity", metavar="KEY", help="For this project, in place of the one that CONTEXT belongs to.")
+@click.option("--allow-emulation", is_flag=True, help="As of a build with this option.")
+@click.option("--explain", "explained", is_flag=True, help="Say why each of the other nodes would not.")
+@_json
+@_verbose
+def route(
+    inventory: Path,
+    context: str,
+    asked: tuple[str, ...],
+    *,
+    affinity: str | None,
+    allow_emulation: bool,
+    explained: bool,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Show which node `fleet build` would take now for which platform, and why; builds nothing.
+
+    CONTEXT is what would be built: a project is sent to where its cache is warm. Exits with 1 when no node may build
+    a platform that was asked for.
+    """
+    from fleet.cli import route
+
+    sys.exit(
+        route.show(
+            inventory,
+            context,
+            asked,
+            affinity=affinity,
+            allow_emulation=allow_emulation,
+            explained=explained,
+            as_json=as_json,
+            verbose=verbose,
+        )
+    )
+
+
+@fleet.command()
+@_inventory
+@_nodes
+@click.option("-f", "--follow", is_flag=True, help="Go on with builds as they begin and end, until ctrl-C.")
+@click.option("-n", "--last", type=click.IntRange(min=0), metavar="N", help="Of what ran, the last N only.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout; with -f an object a line.")
+@_verbose
+def builds(
+    inventory: Path, nodes: tuple[str, ...], *, follow: bool, last: int | None, as_json: bool, verbose: bool
+) -> None:
+    """Show what runs where now, of all clients, and what ran, as far back as BuildKit remembers."""
+    from fleet.cli import builds
+
+    sys.exit(builds.builds(inventory, nodes, follow=follow, last=last, as_json=as_json, verbose=verbose))
+
+
+@fleet.command()
+@_inventory
+@click.argument("image")
+@_json
+def inspect(inventory: Path, image: str, *, as_json: bool) -> None:
+    """Show what a registry has as IMAGE: platforms, digests, sizes, attestations.
+
+    Exits with 1 when an image is for another platform than it is listed for.
+    """
+    from fleet.cli import inspect
+
+    sys.exit(inspect.inspect(inventory, image, as_json=as_json))
+
+
 @fleet.command(
     context_settings={"ignore_unknown_options": True, "help_option_names": []},
-    options_metavar="[-i FILE | --fleet NAME]",
+    options_metavar="[OPTIONS]",
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ANY ARGUMENT OF docker buildx build]")
 def build(arguments: tuple[str, ...]) -> None:
-    """Build with docker buildx, every platform on a node that runs it natively.
+    r"""Build with docker buildx, every platform on a node that runs it natively.
 
     A platform that no healthy node runs natively is refused before anything is sent; otherwise the exit code is
     buildx's own. Example: fleet build --platform linux/amd64,linux/arm64 -t registry/app --push .
+
+    \b
+    fleet's own options, anywhere among buildx's:
+      -i, --inventory FILE     which fleet
+      --fleet NAME             the same, of those that this machine has joined
+      --affinity KEY           builds of one KEY go to one node, for its cache (default: git remote and folder)
+      --retries N              how often to go on elsewhere when a node is lost (default: 2)
+      --no-queue               fail when all nodes have their max_builds, instead of waiting
+      --wait-at-most DURATION  wait only so long: 90s, 10m
+      --allow-emulation        where nobody runs a platform natively, let a node emulate it
+      --split                  a buildx a platform: each goes on by itself when its node is lost
+      --cache REPOSITORY       keep caches there, one a branch and platform
+      --json                   who built what, on stdout
     """
+    _run_buildx("build", arguments)
+
+
+@fleet.command(
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    options_metavar="[OPTIONS]",
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ANY ARGUMENT OF docker buildx bake]")
+def bake(arguments: tuple[str, ...]) -> None:
+    """Bake with docker buildx, every platform of the targets on a node that runs it natively.
+
+    A target that names no platform is built for this machine's own. Takes the options of `fleet build`, but for --split
+    and --cache.
+    """
+    _run_buildx("bake", arguments)
+
+
+def _run_buildx(command: str, arguments: tuple[str, ...]) -> None:
     if any(word in {"-h", "--help"} for word in arguments):
         click.echo(click.get_current_context().get_help())
-        click.echo("\nAll else is for buildx: docker buildx build --help")
+        click.echo(f"\nAll else is for buildx: docker buildx {command} --help")
         return
     from fleet.cli import build
 
-    sys.exit(build.build(arguments))
+    sys.exit(build.build(command, arguments))
 
 
 class _ListFirst(click.Group):
@@ -285,6 +463,70 @@ class _ListFirst(click.Group):
             first += 2 if args[first] in {"-i", "--inventory", "--fleet"} else 1
         options, rest = args[:first], args[first:]
         return super().parse_args(ctx, [*(rest[:1] or ["list"]), *options, *rest[1:]])
+
+
+_image = click.option("--image", metavar="REF", help="What does it.  [default: tonistiigi/binfmt:latest]")
+
+
+@fleet.group(cls=_ListFirst)
+def emulation() -> None:
+    """Binfmt handlers of the hosts, with which they would emulate; alone it is `fleet emulation list`.
+
+    fleet builds natively, and refuses what no node runs, unless `emulation: allow` in the inventory or
+    `fleet build --allow-emulation` say otherwise.
+    """
+
+
+@emulation.command("list")
+@_inventory
+@_nodes
+@_json
+@_verbose
+def emulation_list(inventory: Path, nodes: tuple[str, ...], *, as_json: bool, verbose: bool) -> None:
+    """Show what the hosts' kernels would emulate, and whether builds may make use of it."""
+    from fleet.cli import emulation
+
+    sys.exit(emulation.show(inventory, nodes, as_json=as_json, verbose=verbose))
+
+
+@emulation.command("install")
+@_inventory
+@click.argument("node")
+@click.argument("architectures", nargs=-1, metavar="[ARCH]...")
+@_image
+@_json
+@_verbose
+def emulation_install(
+    inventory: Path, node: str, architectures: tuple[str, ...], *, image: str | None, as_json: bool, verbose: bool
+) -> None:
+    """Have NODE's kernel run programs of these architectures through QEMU, of all there are when none is named.
+
+    It holds for everything on that host, until it restarts.
+    """
+    from fleet.cli import emulation
+    from fleet.emulation import INSTALL, of
+
+    sys.exit(emulation.change(inventory, node, of(INSTALL, architectures, image), as_json=as_json, verbose=verbose))
+
+
+@emulation.command("remove")
+@_inventory
+@click.argument("node")
+@click.argument("architectures", nargs=-1, metavar="[ARCH]...")
+@_image
+@_json
+@_verbose
+def emulation_remove(
+    inventory: Path, node: str, architectures: tuple[str, ...], *, image: str | None, as_json: bool, verbose: bool
+) -> None:
+    """Take NODE's handlers for these architectures away, all when none is named.
+
+    Those of packages such as qemu-user-static come back when the host restarts.
+    """
+    from fleet.cli import emulation
+    from fleet.emulation import REMOVE, of
+
+    sys.exit(emulation.change(inventory, node, of(REMOVE, architectures, image), as_json=as_json, verbose=verbose))
 
 
 @fleet.group(cls=_ListFirst)
@@ -311,9 +553,11 @@ def certs_list(inventory: Path, *, as_json: bool, verbose: bool) -> None:
 @_inventory
 @click.argument("what", type=click.Choice(["nodes", "clients", "ca"]))
 @click.option("--force", is_flag=True, help="ca: do not wait for clients to join with their new bundles.")
+@_no_wait
+@_timeout
 @_json
 @_verbose
-def rotate(inventory: Path, what: str, *, force: bool, as_json: bool, verbose: bool) -> None:
+def rotate(inventory: Path, what: str, **options: Any) -> None:
     """Renew the certificates of all nodes or clients, or exchange the CA by overlap, without failing a build.
 
     Nodes are restarted one of an architecture at a time, once their builds have ended. Exchanging the CA goes as far
@@ -321,7 +565,7 @@ def rotate(inventory: Path, what: str, *, force: bool, as_json: bool, verbose: b
     """
     from fleet.cli import certs
 
-    sys.exit(certs.rotate(inventory, what, force=force, as_json=as_json, verbose=verbose))
+    sys.exit(certs.rotate(inventory, what, **options))
 
 
 @certs.command()

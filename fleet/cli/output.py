@@ -81,6 +81,9 @@ def _show_plan(plan: Plan) -> None:
         if lane.warning:
             click.secho(f"  warning: {lane.warning.stage}: {lane.warning.reason}", fg="yellow")
             _remedy(lane.warning, err=False)
+    if plan.gateway:
+        click.secho(f"gateway: {plan.gateway.reason}", fg="yellow")
+        _remedy(plan.gateway, err=False)
     if plan.builder_blocked:
         _blocked("builder", plan.builder_blocked)
     _section("builder", [str(step) for step in plan.builder])
@@ -106,6 +109,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         ],
         "builder": [str(step) for step in plan.builder],
         "builder_blocked": down_json(plan.builder_blocked),
+        "gateway": down_json(plan.gateway),
     }
 
 
@@ -192,6 +196,13 @@ def show_snapshot(snapshot: Snapshot) -> None:
             click.echo(f"{node.name}: {node.reason}")
             if node.remedy:
                 click.echo(f"  try: {node.remedy}")
+    for gate in snapshot.gates:
+        sent = f", builds for {platforms(gate.owns)} go through it" if gate.owns else ""
+        state = click.style(gate.health, fg=_HEALTH[gate.health][1])
+        click.echo(f"gateway {gate.endpoint} on {gate.host} for {gate.arch}: {state}{sent}")
+        if gate.reason:
+            click.echo(f"  {gate.reason}")
+            click.echo(f"  try: {gate.remedy}")
     for problem in snapshot.problems:
         click.secho(problem.reason, fg="yellow")
         click.echo(f"  try: {problem.remedy}")
@@ -256,6 +267,17 @@ def snapshot_json(snapshot: Snapshot) -> dict[str, Any]:
                 "latency_ms": None if node.latency_ms is None else round(node.latency_ms, 1),
             }
             for node in snapshot.nodes
+        ],
+        "gateway": [
+            {
+                "host": gate.host,
+                "arch": gate.arch,
+                "endpoint": gate.endpoint,
+                "owns": [str(platform) for platform in gate.owns],
+                "health": gate.health,
+                "reason": gate.reason,
+            }
+            for gate in snapshot.gates
         ],
         "problems": [down_json(problem) for problem in snapshot.problems],
     }

@@ -14,7 +14,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fleet.model import BuildkitSpec, Connection, FleetSpec, HostSpec, KeyPair, Limits, Platform, SshSpec, TlsSpec
+from fleet.buildkitd import merged, placed
+from fleet.model import (
+    Balance,
+    BuildkitSpec,
+    Connection,
+    Delivery,
+    FleetSpec,
+    GatewaySpec,
+    HostSpec,
+    KeyPair,
+    Limits,
+    Platform,
+    SshSpec,
+    TlsSpec,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,6 +39,7 @@ _CHECKERS = (
     "strict.py",
     "buildkitd_keys.py",
     "tls_keys.py",
+    "gateway_keys.py",
     "quantities.py",
     "model.py",
 )
@@ -58,7 +73,11 @@ def _key(path: Path) -> str:
 def _files(spec: FleetSpec) -> Iterable[str]:
     logins = [file for host in spec.hosts for file in (host.ssh.identity_file, host.ssh.known_hosts_file)]
     pairs = [pair for pair in (spec.tls.ca, spec.tls.client, *(host.tls for host in spec.hosts)) if pair]
-    return {file for file in (*logins, *(file for pair in pairs for file in (pair.cert, pair.key))) if file}
+    configs = (merged(spec.buildkit.config, host.config) for host in spec.hosts)
+    registries = [file for config in configs for file in placed(config)[1].values()]
+    return {
+        file for file in (*registries, *logins, *(file for pair in pairs for file in (pair.cert, pair.key))) if file
+    }
 
 
 def _remember(directory: Path, name: str, spec: FleetSpec) -> None:
@@ -85,10 +104,14 @@ def _restored(tree: dict[str, Any]) -> FleetSpec:
                     "platforms": tuple(Platform(**platform) for platform in host["platforms"]),
                     "tls": _key_pair(host["tls"]),
                     "limits": Limits(**host["limits"]),
+                    "delivery": Delivery(host["delivery"]),
                 }
             )
             for host in tree["hosts"]
         ),
+        gateway=GatewaySpec(**{**gateway, "hosts": tuple(gateway["hosts"]), "balance": Balance(gateway["balance"])})
+        if (gateway := tree["gateway"])
+        else None,
         tls=TlsSpec(
             **{
                 **tls,

@@ -123,10 +123,11 @@ def vault_of(spec: FleetSpec) -> FileVault:
     return FileVault(home() / spec.name, spec.tls, spec.hosts, passphrase=passphrase)
 
 
-def world_of(spec: FleetSpec, *, certificates: bool = False) -> World:
-    """The real adapters; `certificates`: see `BuildkitProber`."""
+def world_of(spec: FleetSpec, *, certificates: bool = False, keep: bool = False) -> World:
+    """The real adapters; `certificates`, `keep`: see `BuildkitProber`."""
     from fleet.adapters.builder import BuildxBuilder
     from fleet.adapters.buildkit import BuildkitProber
+    from fleet.adapters.registry import BuildxRegistry
     from fleet.model import Connection
     from fleet.ports import World
 
@@ -136,12 +137,21 @@ def world_of(spec: FleetSpec, *, certificates: bool = False) -> World:
     vault = vault_of(spec)
     return World(
         connect=_connect,
-        prober=BuildkitProber(vault.client_files, certificates=certificates),
+        prober=BuildkitProber(vault.client_files, certificates=certificates, keep=keep),
         builder=BuildxBuilder(),
+        registry=BuildxRegistry(spec.buildkit.config.get("registry", {})),
         vault=vault,
         now=lambda: datetime.now(UTC),
+        read_file=lambda path: Path(path).read_bytes(),
         operator=_operator(),
+        version=_version,
     )
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("fleet")
 
 
 def _operator() -> str:

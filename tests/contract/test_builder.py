@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleet.adapters.builder import BuildxBuilder
+from fleet.build_arguments import OWN, SHORT_SWITCHES, SWITCHES
 from fleet.buildx import (
-    _SHORT_SWITCHES,
-    _SWITCHES,
     AppendNode,
     CreateBuilder,
     LeaveNode,
@@ -196,11 +196,46 @@ def test_any_stored_builder_becomes_any_other(buildx: BuildxBuilder, current: No
 # ------------------------------------------------------------------------------------------- buildx alone
 
 
-def test_a_call_gives_buildxs_own_exit_code(builder: Builder, capfd: pytest.CaptureFixture[str]) -> None:
-    assert builder.call(("version",)) == 0
+def test_a_run_gives_buildxs_own_exit_code(builder: Builder, capfd: pytest.CaptureFixture[str]) -> None:
+    with builder.start(("version",)) as started:
+        assert started.wait() == 0
     if isinstance(builder, BuildxBuilder):
         assert "buildx" in capfd.readouterr().out
-        assert builder.call(("inspect", "nobody")) == 1
+        with builder.start(("inspect", "nobody")) as started:
+            assert started.wait() == 1
+
+
+def test_a_run_that_hangs_can_be_ended_and_leaves_nothing(
+    buildx: BuildxBuilder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stub = tmp_path / "docker"
+    stub.write_text("#!/bin/sh\ntrap '' INT TERM\nwhile :; do sleep 0.1; done\n")
+    stub.chmod(0o755)
+    buildx.check()
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with buildx.start(("build",)) as started:
+        started.end()
+        assert started.wait() == 128 + signal.SIGKILL
+        assert not started.interrupted
+    assert list((buildx._directory / "runs").iterdir()) == []
+
+
+def test_a_run_knows_its_own_builds_and_keeps_them(
+    buildx: BuildxBuilder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stub = tmp_path / "docker"
+    stub.write_text('#!/bin/sh\nmkdir -p "$BUILDX_CONFIG/refs/b/amd-1"\ntouch "$BUILDX_CONFIG/refs/b/amd-1/$$"\n')
+    stub.chmod(0o755)
+    buildx.check()
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    known = []
+    for _ in range(2):
+        with buildx.start(("build",)) as started:
+            assert started.wait() == 0
+            known.append(started.refs())
+    assert [(list(refs), len(refs["amd-1"])) for refs in known] == [(["amd-1"], 1)] * 2
+    assert known[0] != known[1]
+    assert len(list((buildx._directory / "refs/b/amd-1").iterdir())) == 2
 
 
 def test_the_default_builder_is_told(buildx: BuildxBuilder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,17 +271,19 @@ def test_a_docker_without_buildx_is_told(lab: Lab, monkeypatch: pytest.MonkeyPat
     assert "install" in (caught.value.remedy or "")
 
 
-def test_the_switches_of_a_build_are_those_that_buildx_lists(buildx: BuildxBuilder) -> None:
+@pytest.mark.parametrize("command", ["build", "bake"])
+def test_the_switches_of_a_build_are_those_that_buildx_lists(buildx: BuildxBuilder, command: str) -> None:
     """A flag without a type in the help takes no value; that decides which word is a platform."""
     printed = subprocess.run(
-        ("docker", "buildx", "build", "--help"), env=dict(os.environ), capture_output=True, text=True, check=True
+        ("docker", "buildx", command, "--help"), env=dict(os.environ), capture_output=True, text=True, check=True
     ).stdout
     assert buildx.read(NAME).nodes == ()
     listed = re.findall(r"^ +(?:-(\w), |    )(--[a-z-]+)(?: (\S+))?  ", printed, re.MULTILINE)
-    assert len(listed) > 30
+    assert len(listed) > 15
     long = {flag for _, flag, kind in listed if not kind}
     valued = {flag for _, flag, kind in listed if kind}
-    assert long <= _SWITCHES
-    assert not valued & _SWITCHES
-    assert {short for short, _, kind in listed if short and not kind} <= _SHORT_SWITCHES
-    assert not {short for short, _, kind in listed if short and kind} & _SHORT_SWITCHES
+    assert long <= SWITCHES
+    assert not valued & SWITCHES
+    assert not OWN & (long | valued | {f"-{short}" for short, _, _ in listed if short})
+    assert {short for short, _, kind in listed if short and not kind} <= SHORT_SWITCHES
+    assert not {short for short, _, kind in listed if short and kind} & SHORT_SWITCHES

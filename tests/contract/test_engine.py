@@ -19,8 +19,10 @@ from fleet.adapters.local import LocalHost
 from fleet.adapters.ssh import connect
 from fleet.daemon import DaemonSpec, Files
 from fleet.errors import EngineError
-from fleet.model import CertificateFacts, DaemonFacts, Image, Limits, Platform, Stage, pull_mark
+from fleet.images import Archive
+from fleet.model import CertificateFacts, DaemonFacts, Image, Limits, Offer, Platform, Stage, pull_mark
 from tests.support import pushed
+from tests.support.fake_registry import FakeRegistry
 from tests.support.fakes import FakeEngine, Machine
 from tests.support.lab import docker_socket, eventually, host_spec, running_lab
 
@@ -241,6 +243,95 @@ def test_an_image_in_use_keeps_its_name_and_is_nobodys_from_then_on(ground: Site
     ground.engine.remove_image(reference, mark)
     assert ground.engine.image(reference, mark) is Image.FOUND
     make_absent(ground, reference)
+
+
+# ---------------------------------------------------------------------------------- images that are sent
+
+SHELF = FakeRegistry()
+
+
+@pytest.fixture(params=["tag", "digest"])
+def sent(request: pytest.FixtureRequest, ground: Site) -> Iterator[Offer]:
+    """A small image that the host lacks, and that fleet may call by its tag or by its digest."""
+    reference = f"lab.example/sent:{ground.wanted.fleet}"
+    if request.param == "digest":
+        reference = f"lab.example/sent@{SHELF.offer(reference, 'amd64').digest}"
+    offer = SHELF.offer(reference, "amd64")
+    ground.engine.remove_image(reference, ground.mark(reference))
+    assert ground.engine.image(reference, ground.mark(reference)) is Image.ABSENT
+    yield offer
+    ground.engine.remove_image(reference, ground.mark(reference))
+
+
+def send(ground: Site, offer: Offer, archive: Archive | None = None) -> list[int]:
+    """Send what was offered, or that archive; the numbers of bytes that were told."""
+    told: list[int] = []
+    mark = ground.mark(offer.reference)
+    ground.engine.load(archive or SHELF.archive(offer, mark), offer, mark, told.append)
+    return told
+
+
+@on_one_host
+def test_an_image_that_was_sent_is_as_good_as_pulled(ground: Site, sent: Offer) -> None:
+    mark = ground.mark(sent.reference)
+    told = send(ground, sent)
+    assert told == sorted(told)
+    assert told[-1] == SHELF.archive(sent, mark).size
+    assert ground.engine.image(sent.reference, mark) is Image.PULLED
+    made = ground.create(replace(ground.wanted, image=sent.reference))
+    assert ground.engine.image(sent.reference, mark) is Image.PULLED
+    ground.engine.remove(made, grace=0)
+    ground.engine.remove_image(sent.reference, mark)
+    assert ground.engine.image(sent.reference, mark) is Image.ABSENT
+
+
+@on_one_host
+def test_sending_an_image_again_changes_nothing(ground: Site, sent: Offer) -> None:
+    for _ in range(2):
+        send(ground, sent)
+        assert ground.engine.image(sent.reference, ground.mark(sent.reference)) is Image.PULLED
+
+
+def damaged(archive: Archive) -> Archive:
+    """The same with one bit of the layer turned, near its end."""
+    content = bytearray(b"".join(archive.pieces))
+    content[content.rindex(b"\x1f\x8b") + 60] ^= 1
+    return Archive(archive.size, iter([bytes(content)]))
+
+
+@on_one_host
+def test_an_image_that_was_damaged_on_the_way_is_refused(ground: Site, sent: Offer) -> None:
+    mark = ground.mark(sent.reference)
+    with pytest.raises(EngineError, match="Docker said") as caught:
+        send(ground, sent, damaged(SHELF.archive(sent, mark)))
+    assert caught.value.stage is Stage.IMAGE
+    assert ground.engine.image(sent.reference, mark) is Image.ABSENT
+
+
+@on_one_host
+def test_another_image_than_was_offered_is_refused(ground: Site, sent: Offer) -> None:
+    mark = ground.mark(sent.reference)
+    other = SHELF.archive(SHELF.offer("lab.example/other:1", "amd64"), mark)
+    with pytest.raises(EngineError, match=f"what arrived as {sent.reference} is sha256:") as caught:
+        send(ground, sent, other)
+    assert caught.value.stage is Stage.IMAGE
+    assert ground.engine.image(sent.reference, mark) is Image.ABSENT
+
+
+@on_one_host
+def test_what_is_broken_off_leaves_nothing_and_is_begun_anew(ground: Site, sent: Offer) -> None:
+    mark = ground.mark(sent.reference)
+    archive = SHELF.archive(sent, mark)
+
+    def broken_off() -> Iterator[bytes]:
+        yield next(archive.pieces)
+        raise EngineError(Stage.SSH, "the connection was lost")
+
+    with pytest.raises(EngineError, match="the connection was lost"):
+        send(ground, sent, Archive(archive.size, broken_off()))
+    assert ground.engine.image(sent.reference, mark) is Image.ABSENT
+    send(ground, sent)
+    assert ground.engine.image(sent.reference, mark) is Image.PULLED
 
 
 @on_amd64
@@ -564,8 +655,9 @@ def test_an_engine_over_a_lost_connection_is_an_error(lab: Lab) -> None:
     engine = host.engine()
     assert engine.version()
     host.close()
-    with pytest.raises(EngineError):
+    with pytest.raises(EngineError, match="the connection was lost") as caught:
         engine.survey("contract")
+    assert caught.value.stage is Stage.SSH
 
 
 def test_a_paused_container_is_removed(lab: Lab, fleet_name: str, port: int) -> None:
@@ -594,3 +686,21 @@ def test_files_arrive_with_their_modes(lab: Lab, fleet_name: str, port: int) -> 
     ]
     clear(ready.engine, fleet_name)
     host.close()
+
+
+# ------------------------------------------------------------------------------------------ images that are run
+
+
+@on_every_engine
+def test_an_image_is_run_to_its_end_and_leaves_nothing(ground: Site) -> None:
+    before = ground.engine.survey(ground.wanted.fleet)
+    assert "v" in ground.engine.run(ground.wanted.image, ("--version",), timeout=60)
+    with pytest.raises(EngineError, match=f"{ground.wanted.image} ended with 1: "):
+        ground.engine.run(ground.wanted.image, ("--nonsense",), timeout=60)
+    assert ground.engine.survey(ground.wanted.fleet) == before
+
+
+@on_every_engine
+def test_an_image_that_is_not_there_is_not_run(ground: Site) -> None:
+    with pytest.raises(EngineError, match="No such image"):
+        ground.engine.run(ABSENT, ("--version",), timeout=60)

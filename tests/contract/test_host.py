@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from fleet import history
 from fleet.adapters import host_lock, local
 from fleet.adapters.local import LocalHost
 from fleet.adapters.ssh import connect
 from fleet.errors import HostError
+from fleet.history import Entry, History
 from fleet.model import Stage
+from fleet.parallel import gather
+from fleet.report import Result
 from tests.support.fakes import FakeHost, Machine
 from tests.support.lab import docker_socket, eventually, host_spec
 
@@ -129,3 +136,56 @@ def test_a_local_engine_that_is_not_there_is_an_error(monkeypatch: pytest.Monkey
     with pytest.raises(HostError, match=r"/nonexistent/docker\.sock: No such file") as caught:
         LocalHost().engine().version()
     assert (caught.value.stage, caught.value.remedy) == (Stage.DOCKER, "is the Docker Engine running?")
+
+
+# ------------------------------------------------------------------------------------------------ history
+
+
+@pytest.fixture
+def kept(host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    """A fleet of which the host keeps nothing yet; this machine's own home is left alone."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    name = f"contract-{os.getpid()}"
+    yield name
+    host.run(history.forget(name))
+
+
+def entry(by: str) -> Entry:
+    return Entry("amd-1", datetime.now(UTC), by, "up", ("pull 'x' \\ $HOME %s",), Result.DONE)
+
+
+def test_what_was_done_is_kept_in_the_order_in_which_it_was_written(host: Host, kept: str) -> None:
+    assert host.run(history.read(kept)).stdout == ""
+    written = tuple(entry(by) for by in ("anna@desk", "bob@desk"))
+    for one in written:
+        assert host.run(history.append(kept, one)).status == 0
+    assert history.parse(host.run(history.read(kept)).stdout) == History(written)
+    assert host.run(history.forget(kept)).status == 0
+    assert host.run(history.read(kept)).stdout == ""
+
+
+def test_the_oldest_lines_go(host: Host, kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "KEPT", 3)
+    for by in "abcde":
+        host.run(history.append(kept, entry(by)))
+    assert [one.by for one in history.parse(host.run(history.read(kept)).stdout).entries] == list("cde")
+
+
+def test_a_torn_line_does_not_swallow_the_next_and_nobody_else_may_read(host: Host, kept: str) -> None:
+    if isinstance(host, FakeHost):
+        host.machine.histories[kept] = '{"torn'
+    else:
+        host.run(history.append(kept, entry("a")))
+        at = f"$HOME/.local/state/fleet/{kept}.jsonl"
+        assert host.run(("sh", "-c", f"stat -c %a {at} $HOME/.local/state/fleet")).stdout == "600\n700\n"
+        host.run(("sh", "-c", f"""printf '{{"torn' > {at}"""))
+    written = entry("b")
+    host.run(history.append(kept, written))
+    assert history.parse(host.run(history.read(kept)).stdout) == History((written,), 1)
+
+
+def test_writing_at_once_mixes_nothing(host: Host, kept: str) -> None:
+    several = {number: partial(host.run, history.append(kept, entry(f"{number}@desk"))) for number in range(8)}
+    assert {done.status for done in gather(several).values()} == {0}
+    read = history.parse(host.run(history.read(kept)).stdout)
+    assert (len({one.by for one in read.entries}), read.unreadable) == (8, 0)

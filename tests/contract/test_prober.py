@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from certs.certificate import describe
+from fleet.adapters import buildkit
 from fleet.adapters.buildkit import BuildkitProber
 from fleet.adapters.ssh import connect
 from fleet.adapters.vault import FileVault
+from fleet.builds import BuildRecord, Outcome, Steps, name_of, platforms_of
 from fleet.cache import CacheRecord, Pruning, summed
 from fleet.check.ground import Reach
 from fleet.errors import HostError, VaultError
 from fleet.lane import daemon_spec
-from fleet.model import ApiFacts, Down, FleetSpec, HostSpec, Platform, Stage
+from fleet.model import ApiFacts, Down, FleetSpec, HostSpec, Platform, Stage, shared_name
 from tests.support.fake_vault import FakeVault
 from tests.support.fakes import FakeHost, FakeProber, Machine
 from tests.support.lab import eventually, host_spec
@@ -49,8 +51,8 @@ class Site:
     stranger: Prober
     """Has the keys of another fleet."""
     freeze: Callable[[str], None]
-    build: Callable[[], None]
-    """Has the daemon build something, which it caches."""
+    build: Callable[..., None]
+    """Has the daemon build something, which it caches; with these attributes, `fail=True`: which fails."""
 
     def deploy(self, *names: str) -> str:
         """Make and start a daemon, its certificate good for `names`; the serial number of that."""
@@ -107,6 +109,20 @@ def fake_site(fleet_name: str, port: int) -> Site:
         assert container
         container.state = "paused"
 
+    def build(fail: bool = False, **attributes: str) -> None:
+        volume = f"fleet.{fleet_name}.amd-1"
+        machine.cache.setdefault(volume, []).extend(
+            (CacheRecord(100, last_used=now()), CacheRecord(30, last_used=now(), kind="source.local"))
+        )
+        history = machine.built.setdefault(volume, [])
+        given = {key.replace("_", ":"): value for key, value in attributes.items()}
+        begun = BuildRecord(
+            *("amd-1", f"ref-{len(history)}", now()), name=name_of(given), platforms=platforms_of(given)
+        )
+        outcome, reason = (Outcome.FAILED, "no such file") if fail else (Outcome.DONE, None)
+        ended = replace(begun, completed=now(), outcome=outcome, reason=reason, steps=Steps(2, 3, 0))
+        history += [begun, ended]
+
     return Site(
         spec,
         host,
@@ -115,13 +131,11 @@ def fake_site(fleet_name: str, port: int) -> Site:
         FakeProber(machines, vault, now),
         FakeProber(machines, other, now),
         freeze,
-        lambda: machine.cache.setdefault(f"fleet.{fleet_name}.amd-1", []).extend(
-            (CacheRecord(100, last_used=now()), CacheRecord(30, last_used=now(), kind="source.local"))
-        ),
+        build,
     )
 
 
-def real_site(lab: Lab, folder: Path, fleet_name: str, port: int) -> Site:
+def real_site(lab: Lab, folder: Path, fleet_name: str, port: int, *, keep: bool = False) -> Site:
     host = host_spec(lab, "amd-1", port=port)
     connection = connect(host)
     vault, other = FileVault(folder / "vault"), FileVault(folder / "other")
@@ -132,34 +146,39 @@ def real_site(lab: Lab, folder: Path, fleet_name: str, port: int) -> Site:
         assert connection.run(("docker", "pause", name)).status == 0
 
     spec = fleet(host, name=fleet_name, image=lab.env()["LAB_BUILDKIT_IMAGE"])
-    prober, stranger = (BuildkitProber(keys.client_files, certificates=True) for keys in (vault, other))
+    prober, stranger = (BuildkitProber(keys.client_files, certificates=True, keep=keep) for keys in (vault, other))
 
-    def build() -> None:
+    def build(fail: bool = False, **attributes: str) -> None:
         (folder / "context").mkdir(exist_ok=True)
-        (folder / "context" / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+        (folder / "context" / "Dockerfile").write_text(
+            f"FROM scratch AS last\nCOPY {'missing' if fail else 'Dockerfile'} /\n"
+        )
         files = vault.client_files
         subprocess.run(
             (
                 *("buildctl", "--addr", f"tcp://{host.endpoint}", "--tlscacert", files["cacert"]),
                 *("--tlscert", files["cert"], "--tlskey", files["key"], "build", "--frontend", "dockerfile.v0"),
                 *("--local", f"context={folder}/context", "--local", f"dockerfile={folder}/context"),
+                *(word for key, value in attributes.items() for word in ("--opt", f"{key.replace('_', ':')}={value}")),
             ),
             env={**os.environ, **lab.env()},
-            check=True,
+            check=not fail,
             capture_output=True,
         )
 
     return Site(spec, host, connection, vault, prober, stranger, freeze, build)
 
 
-@pytest.fixture(params=["fake", "buildkit"])
+@pytest.fixture(params=["fake", "buildkit", "kept"])
 def ground(request: pytest.FixtureRequest, tmp_path: Path, fleet_name: str, port: int) -> Iterator[Site]:
     if request.param == "fake":
         yield fake_site(fleet_name, port)
         return
-    real = real_site(request.getfixturevalue("lab"), tmp_path, fleet_name, port)
+    real = real_site(request.getfixturevalue("lab"), tmp_path, fleet_name, port, keep=request.param == "kept")
     real.clear()
     yield real
+    real.prober.close()
+    real.stranger.close()
     real.clear()
     real.connection.close()
 
@@ -176,6 +195,16 @@ def test_a_port_where_nothing_listens_is_a_failure_of_tcp(ground: Site) -> None:
     assert stage(answer) is Stage.TCP
     assert isinstance(answer, Down)
     assert f"{ground.host.endpoint} refused the connection" in answer.reason
+
+
+def test_a_node_is_asked_by_the_name_that_its_architecture_shares(ground: Site) -> None:
+    ground.deploy()
+    ground.answer()
+    shared, other = (
+        replace(ground.host, servername=shared_name(ground.spec.name, arch)) for arch in ("amd64", "arm64")
+    )
+    assert isinstance(ground.prober.probe(shared, timeout=5), ApiFacts)
+    assert stage(ground.prober.probe(other, timeout=5)) is Stage.TLS
 
 
 def test_a_port_is_reached_without_a_certificate(ground: Site) -> None:
@@ -431,6 +460,8 @@ def test_a_build_leaves_records_that_know_their_last_use(ground: Site) -> None:
     records = idle(ground)
     assert "source.local" in {record.kind for record in records}
     assert summed(records).reclaimable == summed(records).total > 0
+    # What is kept between probes may be older.
+    ground.prober.close()
     assert ground.answer().cache_bytes == summed(records).total
     assert all(abs(record.last_used - now()) < timedelta(minutes=5) for record in records if record.last_used)
     assert any(record.last_used for record in records)
@@ -478,3 +509,94 @@ def test_strangers_prune_nothing(ground: Site) -> None:
             call(ground.host)
         assert caught.value.stage is Stage.TLS
     assert len(ground.prober.cache(ground.host)) == len(before)
+
+
+# ----------------------------------------------------------------------------------------------------- builds
+
+
+def test_a_new_daemon_remembers_no_builds_and_a_note_is_none(ground: Site) -> None:
+    ground.deploy()
+    ground.answer()
+    ground.prober.note(ground.host, "drain", "anna")
+    assert list(ground.prober.builds(ground.host)) == []
+
+
+def test_a_build_that_ran_is_told_without_what_is_secret(ground: Site) -> None:
+    ground.deploy()
+    ground.answer()
+    source = "https://anna:hush@git.example.com/acme/app.git"
+    ground.build(platform="linux/amd64", target="last", vcs_source=source, **{"build-arg_TOKEN": "hush"})
+    (built,) = ground.prober.builds(ground.host)
+    assert (built.node, built.outcome, built.reason) == ("amd-1", Outcome.DONE, None)
+    assert (built.name, built.platforms) == ("git.example.com/acme/app (last)", ("linux/amd64",))
+    assert built.steps
+    assert 0 < built.steps.done <= built.steps.total
+    assert 0 <= built.seconds(now()) < 60
+    assert abs(built.created - now()) < timedelta(minutes=5)
+    assert "hush" not in repr(built)
+
+
+def test_of_many_builds_those_can_be_asked_for_that_are_known(ground: Site) -> None:
+    ground.deploy()
+    ground.answer()
+    for target in ("", "last"):
+        ground.build(target=target)
+    one, two = ground.prober.builds(ground.host)
+    assert list(ground.prober.builds(ground.host, refs=[two.ref, "nobody's"])) == [two]
+    assert list(ground.prober.builds(ground.host, refs=[])) == []
+    assert one.ref != two.ref
+
+
+def test_a_build_that_failed_says_why(ground: Site) -> None:
+    ground.deploy()
+    ground.answer()
+    ground.build(fail=True)
+    (built,) = ground.prober.builds(ground.host)
+    assert built.outcome is Outcome.FAILED
+    assert built.reason
+
+
+def test_builds_that_are_followed_are_told_as_they_begin_and_end(ground: Site) -> None:
+    ground.deploy()
+    ground.answer()
+    ground.build(target="last")
+    feed = ground.prober.builds(ground.host, follow=True)
+    before = next(feed)
+    while before.outcome is Outcome.RUNNING:
+        before = next(feed)
+    ground.build(platform="linux/amd64")
+    begun, ended = next(feed), next(feed)
+    assert (begun.ref, begun.outcome) == (ended.ref, Outcome.RUNNING)
+    assert (ended.outcome, ended.platforms) == (Outcome.DONE, ("linux/amd64",))
+    assert before.ref != ended.ref
+
+
+def test_a_node_that_falls_silent_while_it_is_followed_is_noticed(
+    ground: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buildkit, "FEED_TIMEOUT", 1.0)
+    ground.deploy()
+    ground.answer()
+    ground.build()
+    feed = ground.prober.builds(ground.host, follow=True)
+    assert next(feed)
+    ground.freeze(ground.container)
+    with pytest.raises(HostError) as caught:
+        for _ in feed:
+            pass
+    assert caught.value.stage is Stage.TLS
+
+
+def test_the_builds_of_a_daemon_that_does_not_answer_are_an_error_of_the_stage(ground: Site) -> None:
+    for follow in (False, True):
+        with pytest.raises(HostError) as caught:
+            next(ground.prober.builds(ground.host, follow=follow))
+        assert caught.value.stage is Stage.TCP
+
+
+def test_strangers_are_told_of_no_builds(ground: Site) -> None:
+    ground.deploy()
+    ground.answer()
+    with pytest.raises(HostError) as caught:
+        next(ground.stranger.builds(ground.host))
+    assert caught.value.stage is Stage.TLS

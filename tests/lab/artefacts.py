@@ -146,6 +146,18 @@ def registry(store: Store) -> Path:
     return store.keep("registry", "docker-registry", 5, make)
 
 
+def haproxy(store: Store) -> Path:
+    """Debian's HAProxy with the libraries it needs, unpacked."""
+
+    def make(draft: Path) -> None:
+        options = ("--mode=root", "--variant=extract", "--include=haproxy")
+        run("mmdebstrap", *options, SUITE, draft, log=store.log("haproxy"))
+        for name in ("lib", "lib64"):
+            (draft / name).symlink_to(f"usr/{name}")
+
+    return store.keep("haproxy", f"{SUITE} haproxy", 10, make)
+
+
 def boot_files(store: Store, root_arm64: Path) -> Path:
     """Kernel, initramfs and the first disk of the virtual machine."""
     script = FILES / "initramfs_init.sh"

@@ -121,6 +121,23 @@ def base(store: Store, roots: Callable[[Arch], Path]) -> Layout:
     return Layout(store.keep("image-base", f"{_FORMAT} {[root.name for root in sources.values()]}", 3, make))
 
 
+def gateway(store: Store, root: Path) -> Layout:
+    """lab/haproxy: Debian's HAProxy, run as the user of the official image; for amd64, where the lab puts it."""
+    binary = root / "usr/sbin/haproxy"
+
+    def make(draft: Path) -> None:
+        layout = Layout(draft)
+        loader = "/lib64/ld-linux-x86-64.so.2"
+        listed = run("chroot", root, loader, "--list", "/usr/sbin/haproxy").split()
+        objects = {loader, *(word for word in listed if word.startswith("/lib/"))}
+        entries: Entries = {f"usr{path}": (root / f"usr{path}").resolve() for path in objects}
+        entries |= {"usr/sbin/haproxy": binary, "lib": "usr/lib", "lib64": "usr/lib64"}
+        config = {"Entrypoint": ["haproxy"], "Env": ["PATH=/usr/sbin"], "User": "99:99", "StopSignal": "SIGUSR1"}
+        layout.finish([_manifest(layout, "amd64", [entries], config)])
+
+    return Layout(store.keep("image-gateway", f"{_FORMAT} {root.name}", 3, make))
+
+
 def upgrade(store: Store, original: Layout) -> Layout:
     """The same image under another digest: one more label in every platform's configuration."""
 

@@ -20,6 +20,7 @@ from tests.lab.progress import say, step
 from tests.lab.settings import (
     BASE_IMAGE,
     BUILDKIT_IMAGE,
+    GATEWAY_IMAGE,
     HOSTS,
     REGISTRY,
     TLS_REGISTRY,
@@ -154,6 +155,7 @@ class Lab:
             "LAB_BASE_IMAGE": f"{REGISTRY}/{BASE_IMAGE}",
             "LAB_BUILDKIT_IMAGE": f"{REGISTRY}/{BUILDKIT_IMAGE}",
             "LAB_UPGRADE_IMAGE": f"{REGISTRY}/{UPGRADE_IMAGE}",
+            "LAB_GATEWAY_IMAGE": f"{REGISTRY}/{GATEWAY_IMAGE}",
             "LAB_TLS_REGISTRY": TLS_REGISTRY,
             "LAB_TLS_REGISTRY_CA": str(self.home.keys / "tls/ca.pem"),
             "PATH": ":".join(bins),
@@ -249,6 +251,7 @@ class _Ascent:
         registries.result()
         registry.push(base, BASE_IMAGE)
         registry.push(buildkit, BUILDKIT_IMAGE)
+        registry.push(images.gateway(self.store, artefacts.haproxy(self.store)), GATEWAY_IMAGE)
         registry.push(images.upgrade(self.store, buildkit), UPGRADE_IMAGE)
         return buildkit
 

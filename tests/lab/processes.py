@@ -54,6 +54,7 @@ class Service:
                 env={**os.environ, **(env or {})},
                 start_new_session=True,
             )
+        process.returncode = 0  # else Python complains that it outlives this object, as it should
         write(self.record, json.dumps({"pid": process.pid, "birth": _birth(process.pid), "argv": str(argv[0])}))
         return process.pid
 

@@ -20,6 +20,7 @@ DOCKER_VERSION = "29.6.2"
 BUILDKIT_IMAGE = f"moby/buildkit:{BUILDKIT_VERSION}"
 UPGRADE_IMAGE = f"moby/buildkit:{BUILDKIT_VERSION}-r1"
 BASE_IMAGE = "lab/base:latest"
+GATEWAY_IMAGE = "lab/haproxy:3.0"
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,10 @@ class FakeVault:
             return {"cacert": "/vault/ca.pem", "cert": pair.cert, "key": pair.key or pair.cert}
         return {"cacert": "/vault/ca.pem", "cert": "/vault/client.pem", "key": "/vault/client.pem"}
 
+    def trust(self) -> bytes:
+        """What its `cacert` file holds."""
+        return self._clients_trust()
+
     def has_client(self) -> bool:
         return self.authority is not None and self._client is not None
 

@@ -6,15 +6,23 @@ They keep the same contracts as the real adapters (tests/contract), as far as fl
 from __future__ import annotations
 
 import csv
+import gzip
+import hashlib
 import io
 import itertools
+import json
+import re
+import tarfile
+import threading
 import time
 import tomllib
+import zlib
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from fleet import buildkitd, buildx
+from fleet import buildkitd, buildx, history, proxy
 from fleet.check.ground import Reach
 from fleet.errors import BuilderError, EngineError, HostError, Unreachable
 from fleet.logs import Line
@@ -27,6 +35,7 @@ from fleet.model import (
     Down,
     Image,
     Stage,
+    machine_arch,
 )
 from fleet.ports import Completed, Survey
 from tests.support.values import INFO, NOW, WORKER_PLATFORMS, platforms
@@ -36,10 +45,13 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from certs.certificate import Certificate
+    from fleet.builds import BuildRecord
     from fleet.cache import CacheRecord, Pruning
     from fleet.check.ground import EngineInfo
     from fleet.daemon import DaemonSpec, Files
-    from fleet.model import HostSpec, Platform
+    from fleet.images import Archive
+    from fleet.model import HostSpec, Offer, Platform
+    from fleet.proxy import ProxySpec
     from tests.support.fake_vault import FakeVault
 
 BINFMT_MAGICS = {
@@ -68,6 +80,20 @@ class Container:
     port: int | None = None
     volume: str = ""
     files: Files = field(default_factory=dict)
+    proxy: bool = False
+    """Whether it is a gateway."""
+
+    @property
+    def gates(self) -> dict[int, list[tuple[str, int]]]:
+        """A gateway's ports, and the addresses and ports of the nodes behind each."""
+        content, _ = self.files.get(proxy.CONFIG_PATH, (b"", 0))
+        _, *listeners = content.decode().split("\nlisten ")
+        return {
+            int(re.findall(r"bind \S*:(\d+)", text)[0]): [
+                (address.strip("[]"), int(port)) for address, port in re.findall(r"server \S+ (\S+):(\d+)\n", text)
+            ]
+            for text in listeners
+        }
 
 
 @dataclass(slots=True)
@@ -83,6 +109,8 @@ class Machine:
     marks: dict[str, str] = field(default_factory=dict)
     """Tag -> image that it was given to when it was pulled."""
     emulated: tuple[str, ...] = ()
+    refuses: frozenset[str] = frozenset()
+    """Images that cannot do here what they are for."""
     reported: tuple[str, ...] = ()
     """What a daemon here reports instead of what such a machine runs."""
     ahead: float = 0.0
@@ -91,6 +119,8 @@ class Machine:
     """Whether sshd lets us in."""
     network: bool = True
     """Whether packets to its daemons arrive."""
+    full: bool = False
+    """Whether there is no room for another image."""
     docker: bool = True
     docker_words: str = "ok"
     """What the host says of its Docker socket: ok, absent or denied."""
@@ -102,6 +132,8 @@ class Machine:
     """Whether its kernel can freeze a container now."""
     builds: int = 0
     """How many run on its daemons."""
+    built: dict[str, list[BuildRecord]] = field(default_factory=dict)
+    """State volume -> the builds there, as they begin and end."""
     log: str = "toml: incomplete number\nfailed to parse config\nmain.main\n\tmain.go:137"
     """What its daemons have written, a line every `log_pace` from `log_from` on."""
     log_from: datetime = NOW
@@ -121,6 +153,10 @@ class Machine:
     """State volume -> what has been left in it for others to read."""
     connected: int = 0
     """Clients that are connected to the daemon here, whose builds may not have begun."""
+    histories: dict[str, str] = field(default_factory=dict)
+    """Fleet -> the file of who changed what."""
+    home: bool = True
+    """Whether its login may write there."""
     locks: dict[str, tuple[object, str]] = field(default_factory=dict)
     """Name -> the connection that holds it, and who that is."""
     stopped: list[tuple[str, int]] = field(default_factory=list)
@@ -151,6 +187,10 @@ class Machine:
         """The container of that name or id."""
         return next((c for c in self.containers if key in {c.id, c.name}), None)
 
+    def gateway(self, port: int) -> Container | None:
+        """The running gateway that has the port."""
+        return next((c for c in self.containers if c.proxy and c.state == "running" and port in c.gates), None)
+
     def listening(self, port: int) -> Container | None:
         """The running container that has the port."""
         return next((c for c in self.containers if c.port == port and c.state in _HOLDS_PORT), None)
@@ -176,7 +216,12 @@ class FakeEngine:
         volumes = self.machine.volumes
         return Survey(
             daemons=tuple(
-                DaemonFacts(c.id, c.name, c.node, c.state, c.settings, c.certificate, f"is {c.state}") for c in ours
+                DaemonFacts(c.id, c.name, c.node, c.state, c.settings, c.certificate, f"is {c.state}")
+                for c in ours
+                if not c.proxy
+            ),
+            proxies=tuple(
+                DaemonFacts(c.id, c.name, "", c.state, c.settings, None, f"is {c.state}") for c in ours if c.proxy
             ),
             volumes=tuple(sorted(name for name, label in volumes.items() if label == fleet)),
             foreign=frozenset(others | {name for name, label in volumes.items() if label != fleet}),
@@ -207,6 +252,21 @@ class FakeEngine:
         self.machine.images.add(reference)
         self.machine.marks[mark] = reference
 
+    def load(self, archive: Archive, offer: Offer, mark: str, progress: Callable[[int], None]) -> None:
+        self._reach()
+        received = b""
+        for piece in archive.pieces:
+            received += piece
+            progress(len(received))
+            if self.machine.full:
+                raise EngineError(Stage.IMAGE, "Docker said: no space left on device", "make room")
+        config, tags = _loaded(received)
+        assert tags == [mark]
+        if config != offer.config:
+            raise EngineError(Stage.IMAGE, f"Docker said: what arrived as {offer.reference} is {config}", "again")
+        self.machine.images.add(offer.reference)
+        self.machine.marks[mark] = offer.reference
+
     def create(self, wanted: DaemonSpec, certificate: Certificate, files: Files) -> str:
         self._reach()
         if wanted.image not in self.machine.images:
@@ -231,6 +291,24 @@ class FakeEngine:
         self.machine.containers.append(container)
         return container.id
 
+    def create_proxy(self, wanted: ProxySpec, files: Files) -> str:
+        self._reach()
+        if wanted.image not in self.machine.images:
+            raise EngineError(Stage.CONTAINER, f"Docker said: No such image: {wanted.image}")
+        if self.machine.container(wanted.name):
+            raise EngineError(Stage.CONTAINER, f"Docker said: the name {wanted.name} is in use")
+        container = Container(
+            id=f"{self.machine.address}-{next(self.machine.ids)}",
+            name=wanted.name,
+            fleet=wanted.fleet,
+            settings=wanted.settings,
+            image=wanted.image,
+            files=dict(files),
+            proxy=True,
+        )
+        self.machine.containers.append(container)
+        return container.id
+
     def start(self, container: str) -> None:
         self._reach()
         found = self._found(container)
@@ -239,7 +317,9 @@ class FakeEngine:
             raise EngineError(Stage.CONTAINER, f"Docker said: port {found.port} is already allocated")
         if found.state == "paused":
             raise EngineError(Stage.CONTAINER, "Docker said: cannot start a paused container")
-        found.state = "running" if self.machine.bears(found) else "restarting"
+        # A gateway listens beside its predecessor, but not beside others.
+        taken = any(self.machine.listening(port) for port in found.gates)
+        found.state = "running" if self.machine.bears(found) and not taken else "restarting"
 
     def stop(self, container: str, *, grace: int) -> None:
         self._reach()
@@ -289,6 +369,28 @@ class FakeEngine:
         if bore and not used:
             self.machine.images.discard(reference)
 
+    def run(self, image: str, arguments: Sequence[str], *, timeout: int) -> str:
+        """As the image tonistiigi/binfmt does it, whatever the image."""
+        self._reach()
+        if image not in self.machine.images or timeout <= 0:
+            raise EngineError(Stage.CONTAINER, f"Docker said: No such image: {image}")
+        if image in self.machine.refuses:
+            raise EngineError(Stage.CONTAINER, f"Docker said: {image} ended with 1: cannot mount binfmt_misc")
+        handlers = set(self.machine.emulated)
+        match tuple(arguments):
+            case ("--install", "all"):
+                handlers |= BINFMT_MAGICS.keys() - {machine_arch(self.machine.machine)}
+            case ("--install", listed):
+                handlers |= set(listed.split(",")) & BINFMT_MAGICS.keys()
+            case ("--uninstall", listed):
+                handlers -= set(listed.split(","))
+            case ("--version",):
+                return "v1"
+            case _:
+                raise EngineError(Stage.CONTAINER, f"Docker said: {image} ended with 1: no such option")
+        self.machine.emulated = tuple(sorted(handlers))
+        return "installing: done"
+
     def logs(self, container: str, *, tail: int) -> str:
         self._reach()
         self._found(container)
@@ -320,6 +422,26 @@ class FakeEngine:
             raise EngineError(Stage.DOCKER, "the Docker Engine does not answer", "is it running on the host?")
 
 
+def _loaded(archive: bytes) -> tuple[str, list[str]]:
+    """The id and the tags of an image whose layers are what its configuration says."""
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        files = {entry.name: file.read() for entry in tar if (file := tar.extractfile(entry))}
+    [image] = json.loads(files["manifest.json"])
+    config = files[image["Config"]]
+    for layer, expected in zip(image["Layers"], json.loads(config)["rootfs"]["diff_ids"], strict=True):
+        try:
+            found = _digest(gzip.decompress(files[layer]))
+        except (OSError, EOFError, zlib.error) as error:
+            raise EngineError(Stage.IMAGE, f"Docker said: {error}") from error
+        if found != expected:
+            raise EngineError(Stage.IMAGE, "Docker said: invalid diffID for layer", "make room")
+    return _digest(config), image["RepoTags"]
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
 def _is_toml(files: Files) -> bool:
     content, _ = files.get(buildkitd.CONFIG_PATH, (b"", 0))
     try:
@@ -348,8 +470,8 @@ class FakeHost:
         if not self.open:
             raise HostError(Stage.SSH, "the connection was lost", "run the command again")
         match tuple(argv):
-            case ("sh", "-c", script) if "binfmt_misc" in script:
-                return Completed(0, self._report(), "")
+            case ("sh", "-c", script, "sh", fleet) if "binfmt_misc" in script:
+                return Completed(0, self._report(fleet), "")
             case ("sh", "-c", script, *_) if "resolv.conf" in script:
                 return Completed(0, self.machine.ground, "")
             case ("printf", r"%s\n", *words):
@@ -362,6 +484,8 @@ class FakeHost:
                 )
             case ("cat",):
                 return Completed(0, "", "")
+            case ("sh", "-c", _, "sh", _, *_) if said := self._history(tuple(argv)):
+                return said
             case ("sleep", seconds) if float(seconds) > timeout:
                 raise HostError(Stage.SSH, f"sleep did not end within {timeout:.0f} s")
             case other:
@@ -380,13 +504,32 @@ class FakeHost:
         self.open = False
         self.machine.locks = {name: held for name, held in self.machine.locks.items() if held[0] is not self}
 
-    def _report(self) -> str:
+    def _history(self, argv: tuple[str, ...]) -> Completed | None:
+        """What a shell does with the questions of `fleet.history`; None: it is none of them."""
+        fleet, *given = argv[4:]
+        kept = self.machine.histories.get(fleet, "")
+        if argv == history.read(fleet):
+            return Completed(0, kept, "")
+        if argv == history.forget(fleet):
+            self.machine.histories.pop(fleet, None)
+            return Completed(0, "", "")
+        if argv[2] == history.APPEND:
+            if not self.machine.home:
+                return Completed(1, "", "sh: 1: cannot create acme.jsonl: Read-only file system\n")
+            kept += "" if kept.endswith("\n") or not kept else "\n"
+            lines = f"{kept}{given[0]}\n".splitlines(keepends=True)
+            self.machine.histories[fleet] = "".join(lines[-int(given[1]) :])
+            return Completed(0, "", "")
+        return None
+
+    def _report(self, fleet: str) -> str:
         lines = [
             f"machine {self.machine.machine}",
             f"clock {time.time() + self.machine.ahead:.0f}",
             "df Filesystem 1024-blocks Used Available Capacity Mounted on /dev/sda1 100000000 5 50000000 50% /",
             f"docker {self.machine.docker_words}",
             *(f"binfmt {BINFMT_MAGICS[arch]}" for arch in self.machine.emulated),
+            *(["history"] if fleet in self.machine.histories else ()),
         ]
         return "\n".join(lines) + "\n"
 
@@ -405,10 +548,15 @@ class FakeProber:
     def prepare(self) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
     def probe(self, host: HostSpec, *, timeout: float) -> ApiFacts | Down:
         machine = self.machines.get(host.address)
         if machine is None or not machine.network:
             return Down(Stage.TCP, f"no answer from {host.endpoint} within {timeout:g} s", "is the host up?")
+        if proxy := machine.gateway(host.port):
+            return self._behind(proxy, host, timeout)
         container = machine.listening(host.port)
         if container is None:
             return Down(Stage.TCP, f"{host.endpoint} refused the connection", f"fleet up --host {host.name}")
@@ -419,7 +567,7 @@ class FakeProber:
         trusted = {keys.authority_fingerprint, keys.coming_fingerprint, keys.leaving_fingerprint} - {None}
         if served is None or settings.get("authority") not in {str(fingerprint)[:16] for fingerprint in trusted}:
             return Down(Stage.TLS, f"the certificate of {host.endpoint} is not accepted: unknown CA", "fleet up")
-        if host.address not in served.names or served.expires <= self._now():
+        if (host.servername or host.address) not in served.names or served.expires <= self._now():
             return Down(Stage.TLS, f"the certificate of {host.endpoint} is not accepted", "fleet up")
         let_in = (keys.client_authority or "")[:16] in settings.get("trust", "").split()
         if client is None or client.expires <= self._now() or not let_in:
@@ -436,11 +584,18 @@ class FakeProber:
             notes=dict(machine.notes.get(container.volume, {})),
         )
 
+    def _behind(self, proxy: Container, host: HostSpec, timeout: float) -> ApiFacts | Down:
+        """What the first node behind a gateway says that has the name which is asked for."""
+        nodes = (replace(host, address=address, port=port) for address, port in proxy.gates[host.port])
+        said = [self.probe(node, timeout=timeout) for node in nodes]
+        ended = Down(Stage.TLS, f"{host.endpoint}: connection reset", "is it BuildKit?")
+        return next((one for one in said if isinstance(one, ApiFacts)), ended)
+
     def reach(self, host: HostSpec, *, timeout: float) -> Reach:  # noqa: ARG002 - the port's signature
         machine = self.machines.get(host.address)
         if machine is None or not machine.network:
             return Reach.SILENT
-        return Reach.OPEN if machine.listening(host.port) else Reach.REFUSED
+        return Reach.OPEN if machine.listening(host.port) or machine.gateway(host.port) else Reach.REFUSED
 
     def cache(self, host: HostSpec) -> tuple[CacheRecord, ...]:
         return tuple(self._reach(host)[0].cache.get(self._reach(host)[1], ()))
@@ -459,6 +614,22 @@ class FakeProber:
                 raise HostError(Stage.TCP, f"{host.endpoint} refused the connection", "docker ps")
             kept.remove(record)
             freed(record.size)
+
+    def builds(
+        self, host: HostSpec, *, refs: Sequence[str] | None = None, follow: bool = False
+    ) -> Iterator[BuildRecord]:
+        machine, volume = self._reach(host)
+        told = 0
+        if not follow:
+            known = {record.ref: record for record in machine.built.get(volume, ())}
+            yield from known.values() if refs is None else (known[ref] for ref in refs if ref in known)
+        while follow and self._reach(host):
+            history = machine.built.get(volume, [])
+            if told < len(history):
+                yield history[told]
+                told += 1
+            else:
+                time.sleep(0.001)
 
     def note(self, host: HostSpec, key: str, text: str | None) -> None:
         machine, volume = self._reach(host)
@@ -482,6 +653,37 @@ class FakeProber:
 
 
 @dataclass(slots=True)
+class FakeRun:
+    """A buildx that ends with this code, or never does by itself."""
+
+    code: int = 0
+    hangs: bool = False
+    asked: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Node -> refs of its builds."""
+    begins: Callable[[], object] = lambda: None
+    """What happens to the world when it begins."""
+    waits: Callable[[], object] = lambda: None
+    """What it waits for before it ends."""
+    interrupted: bool = False
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def wait(self) -> int:
+        self.waits()
+        assert not self.hangs or self.ended.wait(30)
+        return 1 if self.hangs else self.code
+
+    def end(self) -> None:
+        self.ended.set()
+
+    def interrupt(self) -> None:
+        self.interrupted = True
+        self.end()
+
+    def refs(self) -> Mapping[str, tuple[str, ...]]:
+        return self.asked
+
+
+@dataclass(slots=True)
 class FakeBuilder:
     """buildx with its store, which `buildx.after` describes; the arguments are parsed as buildx would."""
 
@@ -494,6 +696,9 @@ class FakeBuilder:
     forgets_pins: bool = False
     """Whether `create` reports success and stores nodes without their platforms."""
     exit_code: int = 0
+    runs: list[FakeRun] = field(default_factory=list)
+    """How the next `docker buildx` go, in turn; those after them end with `exit_code`."""
+    under_way: list[FakeRun] = field(default_factory=list)
 
     def read(self, name: str) -> BuilderFacts:
         return self.builders.get(name, BuilderFacts())
@@ -502,7 +707,7 @@ class FakeBuilder:
         if self.unfit:
             raise BuilderError(self.unfit, "upgrade it")
 
-    def run(self, arguments: Sequence[str]) -> None:
+    def run(self, arguments: Sequence[str]) -> str:
         self.ran.append(tuple(arguments))
         if self.broken:
             raise BuilderError(f"docker buildx {arguments[0]} failed: {self.broken}", "docker buildx ls")
@@ -520,10 +725,20 @@ class FakeBuilder:
             self.builders[name] = BuilderFacts(nodes, "remote")
         else:
             del self.builders[name]
+        return ""
 
-    def call(self, arguments: Sequence[str]) -> int:
+    @contextmanager
+    def start(self, arguments: Sequence[str], *, label: str = "") -> Iterator[FakeRun]:  # noqa: ARG002 - the port's
         self.ran.append(tuple(arguments))
-        return self.exit_code
+        run = self.runs.pop(0) if self.runs else FakeRun(self.exit_code)
+        run.begins()
+        self.under_way.append(run)
+        yield run
+        self.under_way.remove(run)
+
+    def interrupt(self) -> None:
+        for run in self.under_way:
+            run.interrupt()
 
 
 def _read_step(arguments: Sequence[str]) -> tuple[str, buildx.Step]:

@@ -30,14 +30,30 @@ class PushedImage:
 
 def read(registry: str, repository: str, tag: str) -> dict[str, PushedImage]:
     """Platform -> image; attestations are left out."""
-    index = json.loads(_get(registry, repository, f"manifests/{tag}"))
     return {
         "/".join(filter(None, (platform["os"], platform["architecture"], platform.get("variant")))): _image(
             registry, repository, entry["digest"]
         )
-        for entry in index["manifests"]
+        for entry in index(registry, repository, tag)["manifests"]
         if (platform := entry["platform"])["os"] != "unknown"
     }
+
+
+def index(registry: str, repository: str, tag: str) -> dict[str, Any]:
+    """The list of manifests that the tag leads to."""
+    found: dict[str, Any] = json.loads(_get(registry, repository, f"manifests/{tag}"))
+    return found
+
+
+def put_index(registry: str, repository: str, tag: str, content: dict[str, Any]) -> None:
+    """Have the tag lead to this list of manifests, whatever it says."""
+    request = urllib.request.Request(
+        f"http://{registry}/v2/{repository}/manifests/{tag}",
+        data=json.dumps(content).encode(),
+        headers={"Content-Type": content["mediaType"]},
+        method="PUT",
+    )
+    urllib.request.urlopen(request, timeout=30).close()
 
 
 def tags(registry: str, repository: str) -> list[str]:

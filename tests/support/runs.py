@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection
 from unittest import mock
 
 from fleet import act
+from fleet.actions import GRACE
 from fleet.apply import Applier
 from fleet.model import Down, FleetSpec
 from fleet.observe import Connections, observe
@@ -20,19 +22,26 @@ def up(
     *,
     only: Collection[str] = (),
     parallel: int = 1,
+    patience: int = GRACE,
+    seconds: float | None = None,
     on: Callable[[Event, Applier], None] = lambda _event, _applier: None,
 ) -> tuple[Report, list[Event]]:
-    """What `fleet up` does, in no time; `on` sees each event before what it tells of is done."""
+    """What `fleet up` does, in no time; `on` sees each event before what it tells of is done.
+
+    `seconds`: as its `--timeout`, from when the plan is carried out.
+    """
     ports, events = world.ports(), list[Event]()
 
     def emit(event: Event) -> None:
         events.append(event)
         on(event, applier)
 
-    with mock.patch.multiple(act, SETTLING=0.0, LOOK_EVERY=0.001), Connections(ports.connect) as connections:
+    at_once = mock.patch.multiple(act, STEADY=0.0, SETTLING=0.0, LOOK_EVERY=0.001)
+    with at_once, Connections(ports.connect) as connections:
         facts = observe(spec, ports, connections, only=only)
-        applier = Applier(spec, ports, connections, emit, parallel=parallel)
-        return applier.up(facts, world.plan(spec, only=only), only=only), events
+        deadline = None if seconds is None else time.monotonic() + seconds
+        applier = Applier(spec, ports, connections, emit, parallel=parallel, patience=patience, deadline=deadline)
+        return applier.up(facts, world.plan(spec, only=only, patience=patience), only=only), events
 
 
 def down(world: FakeWorld, spec: FleetSpec, *, volumes: bool = False) -> tuple[Report, list[Event]]:
@@ -40,7 +49,7 @@ def down(world: FakeWorld, spec: FleetSpec, *, volumes: bool = False) -> tuple[R
     ports, events = world.ports(), list[Event]()
     with Connections(ports.connect) as connections:
         decided = plan_down(spec, observe(spec, ports, connections), volumes=volumes)
-        return Applier(spec, ports, connections, events.append).down(decided), events
+        return Applier(spec, ports, connections, events.append, "down").down(decided), events
 
 
 def results(report: Report) -> dict[str, Result]:

@@ -15,6 +15,7 @@ from fleet.model import (
     BuildkitSpec,
     CertificateFacts,
     DaemonFacts,
+    Delivery,
     Facts,
     FleetSpec,
     HostFacts,
@@ -67,8 +68,10 @@ def certificate(days: int = 365, *names: str, serial: str = "c0ffee", subject: s
     return CertificateFacts(serial, NOW + timedelta(days=days), names, subject=subject)
 
 
-def host(name: str, *wanted: str, address: str = "", port: int = 1234) -> HostSpec:
-    return HostSpec(name, address or f"{name}.example", port, platforms=platforms(*wanted))
+def host(
+    name: str, *wanted: str, address: str = "", port: int = 1234, delivery: Delivery = Delivery.REGISTRY
+) -> HostSpec:
+    return HostSpec(name, address or f"{name}.example", port, platforms=platforms(*wanted), delivery=delivery)
 
 
 def fleet(
@@ -112,6 +115,7 @@ def found(machine: str = "x86_64", *daemons: DaemonFacts, **changed: Any) -> Hos
         engine="26.1.5",
         clock_skew=0.0,
         free_bytes=50_000_000_000,
+        disk_bytes=100_000_000_000,
         emulated=(),
         daemons=daemons,
         image=Image.FOUND,

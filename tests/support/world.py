@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
 
 import pytest
 
-from fleet import act, parallel
-from fleet.actions import AwaitReady
+from fleet import act, apply, parallel
+from fleet.actions import GRACE, AwaitReady
 from fleet.apply import Applier
-from fleet.model import Down, Facts, FleetSpec, HostSpec, NodeFacts
-from fleet.observe import Connections, observe_host
+from fleet.model import Down, Facts, FleetSpec, HostFacts, HostSpec, NodeFacts
+from fleet.observe import Connections, files, observe_host, offered
 from fleet.plan import Plan, plan, plan_down
 from fleet.ports import Builder, Host, Prober, Vault, World
+from fleet.proxy import gates
 from fleet.report import Event, Result
+from tests.support.fake_registry import FakeRegistry
 from tests.support.fake_vault import FakeVault
 from tests.support.fakes import FakeBuilder, FakeHost, FakeProber, Machine, connector
 from tests.support.values import NOW
@@ -36,6 +38,8 @@ class FakeWorld:
     builder: FakeBuilder = field(default_factory=FakeBuilder)
     vault: FakeVault = field(default_factory=FakeVault)
     now: datetime = NOW
+    registry: FakeRegistry = field(default_factory=FakeRegistry)
+    files: dict[str, bytes] = field(default_factory=dict)
 
     @classmethod
     def of(cls, *machines: Machine) -> FakeWorld:
@@ -56,10 +60,20 @@ class FakeWorld:
             connect=connect_told,
             prober=cast("Prober", _Told(self.prober(), lambda host, *_: before_change(host.name))),
             builder=cast("Builder", _Told(self.builder, lambda *_: before_change("builder"))),
+            registry=self.registry,
             vault=cast("Vault", _Told(self.vault, lambda *_: before_change("vault"))),
             now=self._clock,
+            read_file=self.read_file,
             operator="anna@desk",
         )
+
+    def read_file(self, path: str) -> bytes:
+        """A file of the operator's machine."""
+        if path == self.vault.client_files["cacert"]:
+            return self.vault.trust()
+        if path not in self.files:
+            raise FileNotFoundError(2, "No such file or directory", path)
+        return self.files[path]
 
     def prober(self) -> FakeProber:
         """Asks the daemons here."""
@@ -75,21 +89,23 @@ class FakeWorld:
         keys = self.vault.read()
         prober = self.prober()
         with Connections(connector(self.machines)) as connections:
-            return Facts(
-                nodes={
-                    host.name: NodeFacts(
-                        host=observe_host(spec, host, connections) if not only or host.name in only else None,
-                        api=prober.probe(host, timeout=1) if keys.client else None,
-                    )
-                    for host in spec.hosts
-                },
-                builder=self.builder.read(spec.name),
-                vault=keys,
-            )
+            nodes = {
+                host.name: NodeFacts(
+                    host=observe_host(spec, host, connections) if not only or host.name in only else None,
+                    api=prober.probe(host, timeout=1) if keys.client else None,
+                )
+                for host in spec.hosts
+            }
+        arches = {node.host.arch for node in nodes.values() if isinstance(node.host, HostFacts)}
+        images = [spec.buildkit.image, *([spec.gateway.image] if spec.gateway else [])]
+        offers = {(image, arch): offered(self.ports(), image, arch) for image in images for arch in arches}
+        through = {key: prober.probe(gate, timeout=1) for key, gate in gates(spec).items() if keys.client}
+        given = files(spec, self.ports())
+        return Facts(nodes, self.builder.read(spec.name), keys, offers, files=given, gates=through)
 
-    def plan(self, spec: FleetSpec, *, only: Collection[str] = ()) -> Plan:
+    def plan(self, spec: FleetSpec, *, only: Collection[str] = (), patience: int = GRACE) -> Plan:
         """What `fleet plan` would decide now."""
-        return plan(spec, self.facts(spec, only=only), self.now, only=only)
+        return plan(spec, self.facts(spec, only=only), self.now, only=only, patience=patience)
 
     # ---------------------------------------------------------------------------------------- carrying it out
 
@@ -127,8 +143,10 @@ class FakeWorld:
             except Killed:
                 return {}
             finally:
-                for lane in set(threading.enumerate()) - threads:
-                    lane.join()
+                while under_way := set(threading.enumerate()) - threads:
+                    for thread in under_way:
+                        with suppress(RuntimeError):  # one that another is just starting
+                            thread.join()
         watch()
         return {one.subject: one.failure for one in report.nodes if one.failure and one.result is Result.FAILED}
 
@@ -143,15 +161,28 @@ class FakeWorld:
 def at_once() -> Iterator[None]:
     """Nothing is waited for, and one thing is done after the other, in an order that does not change."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("SETTLING", "LOOK_EVERY", "READY_TIMEOUT"):
+        for name in ("STEADY", "SETTLING", "LOOK_EVERY", "READY_TIMEOUT"):
             patch.setattr(act, name, 0.0)
+        patch.setattr(apply, "GATEWAY_TIMEOUT", 0.0)
         patch.setattr(parallel, "WIDTH", 1)
         yield
 
 
 _CHANGES = frozenset(
     {
-        *("pull", "create", "start", "stop", "kill_unless", "rename", "remove", "remove_volume", "remove_image"),
+        *(
+            "pull",
+            "load",
+            "create",
+            "create_proxy",
+            "start",
+            "stop",
+            "kill_unless",
+            "rename",
+            "remove",
+            "remove_volume",
+            "remove_image",
+        ),
         *("note", "prune", "run", "create_authority", "issue_client", "issue_bundle_credential", "revoke"),
         *("renew_nodes", "begin_rotation", "switch_authority", "end_rotation"),
     }

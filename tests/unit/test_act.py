@@ -11,7 +11,7 @@ from datetime import timedelta
 import pytest
 
 from fleet import act, notes
-from fleet.actions import GRACE
+from fleet.actions import GRACE, LEAST_GRACE
 from fleet.apply import Applier
 from fleet.model import Platform, Stage
 from fleet.report import Event, Result
@@ -205,11 +205,25 @@ def test_running_builds_are_waited_for_and_told_of() -> None:
     assert left == [0]
 
 
-def test_builds_that_do_not_end_are_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(act, "GRACE", 0.0)
+def test_builds_that_do_not_end_are_not_waited_for_for_ever() -> None:
     world = three()
     amd_1(world).builds = 1
-    assert up(world, NEWER, only=["amd-1"])[0].exit_code == 0
+    assert up(world, NEWER, only=["amd-1"], patience=1)[0].exit_code == 0
+
+
+@pytest.mark.parametrize(("connected", "grace"), [(0, 0), (1, LEAST_GRACE)], ids=["idle", "building"])
+def test_without_patience_another_node_takes_over_and_builds_have_a_short_grace(connected: int, grace: int) -> None:
+    world = three()
+    machine, owners = amd_1(world), list[str]()
+    machine.builds = machine.connected = connected
+    watch = when("amd-1", STOP, lambda: owners.append(owner(world, "linux/amd64")))
+    report, events = up(world, NEWER, only=["amd-1"], patience=0, on=watch)
+    assert report.exit_code == 0
+    assert owners == ["amd-2"]
+    assert machine.stopped == [("fleet.acme.amd-1", grace)]
+    assert ("do not wait until its builds have ended", "begun") in of(events, "amd-1")
+    assert not [text for text, state in of(events, "amd-1") if state == "note" and "waiting" in text]
+    assert world.plan(NEWER, only=["amd-1"]).empty
 
 
 def test_a_build_that_comes_at_the_last_moment_is_waited_for() -> None:
@@ -517,6 +531,43 @@ def test_a_second_interrupt_does_not_wait() -> None:
     with pytest.raises(KeyboardInterrupt):
         up(world, NEWER, on=on)
     over.set()
+
+
+def test_a_run_whose_time_is_over_finishes_what_it_has_begun_and_begins_nothing() -> None:
+    world = three()
+
+    def on(event: Event, applier: Applier) -> None:
+        if event.subject == "amd-1" and event.text.startswith(CREATE):
+            assert applier.stop.wait(20)
+
+    report, events = up(world, NEWER, seconds=0.5, on=on)
+    assert results(report) == {
+        "amd-1": Result.DONE,
+        **dict.fromkeys(("amd-2", "arm-1"), Result.STOPPED),
+        "builder": Result.UNCHANGED,
+    }
+    assert report.exit_code == 3
+    assert failure(report, "amd-2").reason == "the time was over, stopped before: pull moby/buildkit:v0.33.0"
+    assert [text.partition(":")[0] for text, _ in of(events, "fleet")] == ["the time is over"]
+    assert drains(world) == []
+    assert up(world, NEWER)[0].exit_code == 0
+    assert world.plan(NEWER).empty
+
+
+def test_a_run_whose_time_is_over_before_it_begins_changes_nothing() -> None:
+    world = FakeWorld.of(*(Machine(known.address) for known in HOSTS))
+    report, _ = up(world, OLD, seconds=0.0)
+    assert report.exit_code == 1
+    assert {outcome.result for outcome in report.nodes} == {Result.STOPPED}
+    assert (world.vault.read().authority, world.builder.ran) == (None, [])
+    assert [machine.containers for machine in world.machines.values()] == [[], [], []]
+
+
+def test_a_run_that_ends_in_time_is_not_late() -> None:
+    world = three()
+    report, events = up(world, NEWER, seconds=600.0)
+    assert report.exit_code == 0
+    assert of(events, "fleet") == []
 
 
 # ----------------------------------------------------------------------------------------------------- renewals

@@ -520,12 +520,12 @@ def test_one_operator_at_a_time_and_the_other_is_told_who_it_is() -> None:
     world = two()
     ports = world.ports()
     with Connections(ports.connect) as mine, Connections(ports.connect) as theirs:
-        Applier(TWO, replace(ports, operator="anna@laptop"), mine, lambda _: None).hold("fleet up")
+        Applier(TWO, replace(ports, operator="anna@laptop"), mine, lambda _: None).hold()
         second = Applier(TWO, ports, theirs, lambda _: None)
         with pytest.raises(Busy, match=r"amd-1 is being changed: anna@laptop, fleet up, since 20"):
-            second.hold("fleet down")
+            second.hold()
         mine.__exit__()
-        second.hold("fleet down")
+        second.hold()
 
 
 def test_a_host_that_cannot_be_reached_does_not_keep_the_others_from_being_held() -> None:
@@ -533,6 +533,6 @@ def test_a_host_that_cannot_be_reached_does_not_keep_the_others_from_being_held(
     world.machines["amd-1.example"].login = False
     ports = world.ports()
     with Connections(ports.connect) as mine, Connections(ports.connect) as theirs:
-        Applier(TWO, ports, mine, lambda _: None).hold("fleet up")
+        Applier(TWO, ports, mine, lambda _: None).hold()
         with pytest.raises(Busy, match="arm-1"):
-            Applier(TWO, ports, theirs, lambda _: None).hold("fleet up")
+            Applier(TWO, ports, theirs, lambda _: None).hold()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fleet.buildkitd import CA_PATH, CERT_PATH, CONFIG_PATH, KEY_PATH, SPACE, TLS_DIRECTORY, merged, render
+from fleet.buildkitd import CA_PATH, CERT_PATH, CONFIG_PATH, KEY_PATH, SPACE, TLS_DIRECTORY, merged, placed, render
 from fleet.buildkitd_keys import REFUSED, DaemonConfig
 from fleet.schema import StrictJsonSchema
+from fleet.strict import Files
+
+FILES = Files(Path("/"), lambda path: path.name != "lost.pem")
 
 BUILDKIT_KEYS = """
 cache
@@ -125,7 +129,7 @@ def test_refused(path: tuple[str, ...]) -> None:
         (("insecure-entitlements",), [("device",), ()], ["device", ("everything",)]),
         (("system", "maxRegistryConcurrency"), [1], [0, -1]),
         (("registry", "docker.io", "mirrors"), [("m:5000/hub",)], [("https://m",), ("",)]),
-        (("registry", "docker.io", "ca"), [("/etc/ca.pem",)], [("ca.pem",), ("~/ca.pem",), "/etc/ca.pem"]),
+        (("registry", "docker.io", "ca"), [("/etc/ca.pem",)], [("lost.pem",), "/etc/ca.pem"]),
         (("registry", "docker.io", "keypair"), [({"key": "/k", "cert": "/c"},)], [({"key": "/k"},)]),
         (("registry", "https://docker.io"), [], [{}]),
         (("registry", "docker.io/library"), [], [{}]),
@@ -140,11 +144,43 @@ def test_values(key: tuple[str, ...], good: list[Any], bad: list[Any]) -> None:
         return value
 
     for value in good:
-        checked = DaemonConfig.model_validate(tree(value))
+        checked = DaemonConfig.model_validate(tree(value), context=FILES)
         assert checked.model_dump(by_alias=True, exclude_unset=True) == tree(value)
     for value in bad:
         with pytest.raises(ValidationError):
-            DaemonConfig.model_validate(tree(value))
+            DaemonConfig.model_validate(tree(value), context=FILES)
+
+
+def test_files_of_registries_have_a_place_in_the_container() -> None:
+    config = {
+        "debug": True,
+        "registry": {
+            "r.example:5000": {"ca": ("/here/a.pem", "/here/b.pem"), "http": True},
+            "q.example": {"keypair": ({"key": "/here/k.pem", "cert": "/here/c.pem"},), "ca": ("/here/a.pem",)},
+        },
+    }
+    there, places = placed(config)
+    first, second = "/etc/buildkit/registries/r.example_5000", "/etc/buildkit/registries/q.example"
+    assert places == {
+        f"{first}/ca-0.pem": "/here/a.pem",
+        f"{first}/ca-1.pem": "/here/b.pem",
+        f"{second}/ca-0.pem": "/here/a.pem",
+        f"{second}/key-0.pem": "/here/k.pem",
+        f"{second}/cert-0.pem": "/here/c.pem",
+    }
+    assert tomllib.loads(render(there))["registry"] == {
+        "r.example:5000": {"ca": [f"{first}/ca-0.pem", f"{first}/ca-1.pem"], "http": True},
+        "q.example": {
+            "ca": [f"{second}/ca-0.pem"],
+            "keypair": [{"key": f"{second}/key-0.pem", "cert": f"{second}/cert-0.pem"}],
+        },
+    }
+
+
+def test_without_files_nothing_is_placed() -> None:
+    config = {"registry": {"r.example": {"http": True}}, "debug": True}
+    assert placed(config) == (config, {})
+    assert placed({}) == ({}, {})
 
 
 def test_render_without_settings() -> None:

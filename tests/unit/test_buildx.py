@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 
 import pytest
 from hypothesis import given
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 
 from fleet.buildx import (
     AppendNode,
-    BuildArguments,
     CreateBuilder,
     LeaveNode,
     RemoveBuilder,
@@ -21,15 +19,13 @@ from fleet.buildx import (
     after,
     arguments,
     check_version,
-    flags,
-    parse_build,
     parse_instance,
     parse_version,
     same,
     steps,
 )
-from fleet.errors import BuilderError, UsageError
-from fleet.model import BuilderNode, Platform
+from fleet.errors import BuilderError
+from fleet.model import BuilderNode
 from tests.support.values import OPTIONS, node, platforms
 
 # ---------------------------------------------------------------------------------------------- arguments
@@ -351,89 +347,3 @@ def test_versions_that_will_do(version: tuple[int, int, int], complaint: str | N
         with pytest.raises(BuilderError, match=complaint) as caught:
             check_version(version)
         assert caught.value.remedy
-
-
-# -------------------------------------------------------------------------------------- build's arguments
-
-AMD, ARM, ARMV7 = platforms("linux/amd64", "linux/arm64", "linux/arm/v7")
-OWN = Platform.parse(os.uname().machine)
-
-BUILD: dict[str, tuple[str, tuple[Platform, ...], str | None]] = {
-    "nothing": ("", (), None),
-    "a context": (".", (), None),
-    "standard input as context": ("--platform linux/arm64 -", (ARM,), None),
-    "one platform": ("--platform linux/arm64 .", (ARM,), None),
-    "one platform with =": ("--platform=linux/arm64 .", (ARM,), None),
-    "several with a comma": ("--platform linux/amd64,linux/arm64 .", (AMD, ARM), None),
-    "several with a comma and =": ("--platform=linux/arm64,linux/amd64 .", (ARM, AMD), None),
-    "repeated": ("--platform linux/amd64 --platform=linux/arm/v7 .", (AMD, ARMV7), None),
-    "the same twice, spelled differently": ("--platform linux/arm64,linux/arm64/v8,aarch64 .", (ARM,), None),
-    "after the context": (". --platform linux/arm64", (ARM,), None),
-    "local": ("--platform local .", (OWN,), None),
-    "local and another": ("--platform local,linux/s390x .", (OWN, Platform("linux", "s390x")), None),
-    "the value of another flag": ("--build-arg --platform .", (), None),
-    "the value of another flag, which looks like one with a value": ("--build-arg --platform=linux/arm64 .", (), None),
-    "the value of a short flag": ("-t --platform=linux/arm64 .", (), None),
-    "the value of a short flag behind a switch": ("-qt --platform=linux/arm64 .", (), None),
-    "a short flag with its value attached": ("-tapp --platform linux/arm64 .", (ARM,), None),
-    "a short flag with = and its value": ("-t=app --platform linux/arm64 .", (ARM,), None),
-    "a short switch": ("-q --platform linux/arm64 .", (ARM,), None),
-    "several short switches": ("-qD --platform linux/arm64 .", (ARM,), None),
-    "short switches and a flag with its value": ("-qDt app --platform linux/arm64 .", (ARM,), None),
-    "short switches and a flag with its value attached": ("-qDtapp --platform linux/arm64 .", (ARM,), None),
-    "a switch": ("--push --platform linux/arm64 .", (ARM,), None),
-    "every switch": (
-        "--check --debug --load --no-cache --pull --push --quiet --platform linux/arm64 .",
-        (ARM,),
-        None,
-    ),
-    "a switch with a value": ("--pull=false --platform linux/arm64 .", (ARM,), None),
-    "a switch and a context": ("--load . --platform linux/arm64", (ARM,), None),
-    "flags with values": ("-f Dockerfile -o type=local,dest=out -t app --platform linux/arm64 .", (ARM,), None),
-    "after --": ("--platform linux/arm64 -- --platform linux/amd64", (ARM,), None),
-    "-- as a value": ("--build-arg -- --platform linux/arm64 .", (ARM,), None),
-    "an empty value": ("--label= --platform linux/arm64 .", (ARM,), None),
-    "a builder": ("--builder mine .", (), "mine"),
-    "a builder with =": ("--builder=mine --platform linux/arm64 .", (ARM,), "mine"),
-    "a builder after --": ("-- --builder mine", (), None),
-    "a builder as a value": ("-t --builder .", (), None),
-}
-
-
-@pytest.mark.parametrize(("typed", "wanted", "builder"), BUILD.values(), ids=BUILD)
-def test_the_arguments_of_a_build_are_read_as_buildx_reads_them(
-    typed: str, wanted: tuple[Platform, ...], builder: str | None
-) -> None:
-    assert parse_build(typed.split()) == BuildArguments(wanted, builder)
-
-
-@pytest.mark.parametrize(
-    ("typed", "complaint"),
-    [
-        ("--platform windows/amd64 .", "--platform windows/amd64: .*linux only"),
-        ("--platform linux/vax .", "unknown architecture 'vax'"),
-        ("--platform linux/amd64,,linux/arm64 .", "'' is not a platform"),
-        ("--platform= .", "'' is not a platform"),
-        ("--platform", "'' is not a platform"),
-    ],
-)
-def test_platforms_that_no_daemon_builds_are_refused(typed: str, complaint: str) -> None:
-    with pytest.raises(UsageError, match=complaint):
-        parse_build(typed.split(" "))
-
-
-def test_spaces_around_platforms_are_of_no_account() -> None:
-    assert parse_build(["--platform", "linux/amd64, linux/arm64"]).platforms == (AMD, ARM)
-
-
-def test_flags_come_with_their_values() -> None:
-    typed = "-qf Dockerfile --push --build-arg A=1 -tapp . --target=x -o=out --no-cache=true -- -f y"
-    assert list(flags(typed.split())) == [
-        ("-f", "Dockerfile"),
-        ("--push", ""),
-        ("--build-arg", "A=1"),
-        ("-t", "app"),
-        ("--target", "x"),
-        ("-o", "out"),
-        ("--no-cache", "true"),
-    ]

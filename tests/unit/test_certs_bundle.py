@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from certs import bundle as bundles
 from certs.authority import create_authority, issue_client, issue_node
-from certs.bundle import LIMIT, Bundle, BundleError, BundleNode, is_sealed_bundle, pack, unpack
+from certs.bundle import LIMIT, Bundle, BundleError, BundleGateway, BundleNode, is_sealed_bundle, pack, unpack
 from certs.certificate import Credential, is_pair
 from certs.keys import Passphrase, PrivateKey, seal_key
 from tests.support.tls import CA, NOW, forge
@@ -89,6 +89,34 @@ def test_what_was_packed_is_unpacked(passphrase: Passphrase | None) -> None:
     assert is_sealed_bundle(packed) is (passphrase is not None)
     assert packed.count(b"\n") == 1
     assert packed.endswith(b"}\n")
+
+
+def test_a_bundle_tells_of_a_gateway() -> None:
+    bundle = replace(BUNDLE, gateway=BundleGateway(("amd-1",), {"amd64": 1250, "arm64": 1251}))
+    packed = pack(bundle)
+    assert unpack(packed, now=NOW) == bundle
+    assert content(packed)["gateway"] == {"hosts": ["amd-1"], "ports": {"amd64": 1250, "arm64": 1251}}
+
+
+@pytest.mark.parametrize(
+    ("gateway", "where"),
+    [
+        ({"hosts": ["amd-9"], "ports": {"amd64": 1}}, "its content"),
+        ({"hosts": [], "ports": {"amd64": 1}}, "gateway.hosts"),
+        ({"hosts": ["../x"], "ports": {"amd64": 1}}, "gateway.hosts.0"),
+        ({"hosts": ["amd-1"], "ports": {}}, "gateway.ports"),
+        ({"hosts": ["amd-1"], "ports": {"amd64": 0}}, "gateway.ports.amd64"),
+        ({"hosts": ["amd-1"], "ports": {"amd64": "1"}}, "gateway.ports.amd64"),
+        ({"hosts": ["amd-1"], "ports": {"amd64": 1}, "image": "x"}, "gateway"),
+    ],
+)
+def test_a_gateway_that_fleet_does_not_write_is_refused(gateway: object, where: str) -> None:
+    text = refused(written(content() | {"gateway": gateway}))
+    assert text == f"the bundle holds what fleet does not write: {where} is not as it must be"
+
+
+def test_no_gateway_is_not_written() -> None:
+    assert "is not in the one form" in refused(written(content() | {"gateway": None}))
 
 
 def test_an_open_bundle_is_json_with_a_key_that_scanners_for_secrets_find() -> None:

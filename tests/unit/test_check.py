@@ -250,8 +250,8 @@ def test_everything_is_asked_of_every_host() -> None:
     assert list(answers) == ["amd-1", "amd-2"]
     assert isinstance(answers["amd-1"].host, HostFacts)
     assert answers["amd-1"].info == INFO
-    assert answers["amd-1"].platforms is None
-    assert answers["amd-2"].platforms == frozenset(platforms("linux/amd64", "linux/arm64"))
+    assert answers["amd-1"].image is None
+    assert answers["amd-2"].image == frozenset(platforms("linux/amd64", "linux/arm64"))
     assert answers["amd-2"].ground
     assert getattr(answers["amd-2"].ground, "boot_id", None) == "7"
     assert {str(one.here) for one in answers.values()} == {"refused"}
@@ -278,8 +278,8 @@ def test_what_fails_is_told_and_the_rest_is_answered() -> None:
     assert isinstance(bare.host, Down)
     assert isinstance(bare.info, Down)
     assert getattr(bare.ground, "boot_id", None) == "7"
-    assert isinstance(cut.platforms, Down)
-    assert cut.platforms.stage is Stage.IMAGE
+    assert isinstance(cut.image, Down)
+    assert cut.image.stage is Stage.IMAGE
     assert isinstance(answers.builder, BuilderFacts)
     assert answers.builder.unusable
     assert "too old" in answers.builder.unusable.reason
@@ -332,12 +332,12 @@ def test_a_host_that_hangs_delays_nobody_and_keeps_what_it_has_said(
     finally:
         release.set()
     late, prompt = answers.nodes.values()
-    unanswered = {name for name in ("host", "info", "ground", "platforms") if getattr(late, name) is None}
+    unanswered = {name for name in ("host", "info", "ground", "image") if getattr(late, name) is None}
     expected = {
         "info": {"info"},
-        "survey": {"host", "platforms"},
-        "distribution": {"platforms"},
-        "connect": {"host", "info", "ground", "platforms"},
+        "survey": {"host", "image"},
+        "distribution": {"image"},
+        "connect": {"host", "info", "ground", "image"},
     }
     assert unanswered == expected[stuck]
     assert str(late.here) == "refused"

@@ -10,7 +10,7 @@ import pytest
 from fleet.check.ground import Ground, Reach
 from fleet.check.judgement import Answers, Case, Judgement, State, Topic
 from fleet.check.node import judge
-from fleet.model import Down, HostSpec, Image, Limits, Stage
+from fleet.model import Delivery, Down, HostSpec, Image, Limits, Offer, Stage
 from tests.support.values import IMAGE, INFO, daemon, fleet, found, host, platforms, vault
 
 SPEC = fleet(host("amd-1"), config={"registry": {"docker.io": {"mirrors": ["mirror.example"]}}})
@@ -29,6 +29,8 @@ GROUND = Ground(
     nameservers=("10.0.0.53",),
     reach={HUB: Reach.OPEN, MIRROR: Reach.OPEN},
 )
+GB = 10**9
+
 HEALTHY = Answers(found(), INFO, GROUND, here=Reach.REFUSED)
 SERVING = replace(
     HEALTHY,
@@ -118,11 +120,16 @@ TABLE: dict[str, tuple[Topic, Answers, State, str]] = {
     "no word of the file system": (Topic.STORAGE, of_ground(file_system=None), UNKNOWN, "does not tell on which"),
     "no answer of the shell": (Topic.STORAGE, replace(HEALTHY, ground=LOST), UNKNOWN, "SSH: sh did not end"),
     # disk and inodes
-    "a full disk": (Topic.DISK, of_host(free_bytes=0), PROBLEM, "0.0 GB free"),
-    "hardly a disk": (Topic.DISK, of_host(free_bytes=999_999_999), PROBLEM, "too little for BuildKit"),
-    "a small disk": (Topic.DISK, of_host(free_bytes=1_000_000_000), WARNING, "1.0 GB free"),
-    "enough disk": (Topic.DISK, of_host(free_bytes=5_000_000_000), OK, "5.0 GB free"),
+    "a full disk": (Topic.DISK, of_host(free_bytes=0), PROBLEM, "0 B of 100 GB free"),
+    "hardly a disk": (Topic.DISK, of_host(free_bytes=GB - 1), PROBLEM, "too little for BuildKit"),
+    "little of a disk": (Topic.DISK, of_host(free_bytes=GB), WARNING, "1.0 GB of 100 GB free"),
+    "less than a tenth": (Topic.DISK, of_host(free_bytes=10 * GB - 1), WARNING, "one larger build may fill it"),
+    "a tenth": (Topic.DISK, of_host(free_bytes=10 * GB), OK, "10 GB of 100 GB free"),
+    "enough of a large disk": (Topic.DISK, of_host(free_bytes=10 * GB, disk_bytes=4000 * GB), OK, "10 GB of 4.0 TB"),
+    "a tenth of a small disk": (Topic.DISK, of_host(free_bytes=GB // 2, disk_bytes=5 * GB), OK, "500 MB of 5.0 GB"),
+    "a small disk": (Topic.DISK, of_host(free_bytes=GB // 2 - 1, disk_bytes=5 * GB), PROBLEM, "too little for"),
     "no word of the disk": (Topic.DISK, of_host(free_bytes=None), UNKNOWN, "does not tell"),
+    "no word of its size": (Topic.DISK, of_host(disk_bytes=None), UNKNOWN, "does not tell"),
     "no inodes": (Topic.INODES, of_ground(free_inodes=9_999), PROBLEM, "9999 of 1000000"),
     "few inodes": (Topic.INODES, of_ground(free_inodes=49_999), WARNING, "49999 of 1000000"),
     "enough inodes": (Topic.INODES, of_ground(free_inodes=50_000), OK, "50000 of 1000000"),
@@ -233,33 +240,39 @@ TABLE: dict[str, tuple[Topic, Answers, State, str]] = {
     "the image is there": (Topic.IMAGE, HEALTHY, OK, f"{IMAGE} is there"),
     "the image can be pulled": (
         Topic.IMAGE,
-        replace(of_host(image=Image.ABSENT), platforms=frozenset(platforms("linux/amd64", "linux/arm64"))),
+        replace(of_host(image=Image.ABSENT), image=frozenset(platforms("linux/amd64", "linux/arm64"))),
         OK,
         "can be pulled",
     ),
     "the image is for others": (
         Topic.IMAGE,
-        replace(of_host(image=Image.ABSENT), platforms=frozenset(platforms("linux/s390x", "linux/arm64"))),
+        replace(of_host(image=Image.ABSENT), image=frozenset(platforms("linux/s390x", "linux/arm64"))),
         PROBLEM,
         "for linux/arm64, linux/s390x only, and this is amd64",
     ),
     "the registry does not say for whom": (
         Topic.IMAGE,
-        replace(of_host(image=Image.ABSENT), platforms=frozenset()),
+        replace(of_host(image=Image.ABSENT), image=frozenset()),
         UNKNOWN,
         "for which platforms",
     ),
     "the registry says no": (
         Topic.IMAGE,
-        replace(of_host(image=Image.ABSENT), platforms=Down(Stage.IMAGE, "manifest unknown", "is it right?")),
+        replace(of_host(image=Image.ABSENT), image=Down(Stage.IMAGE, "manifest unknown", "is it right?")),
         PROBLEM,
         "cannot be pulled: manifest unknown",
     ),
     "Docker is lost meanwhile": (
         Topic.IMAGE,
-        replace(of_host(image=Image.ABSENT), platforms=Down(Stage.DOCKER, "it does not answer")),
+        replace(of_host(image=Image.ABSENT), image=Down(Stage.DOCKER, "it does not answer")),
         UNKNOWN,
         "Docker: it does not answer",
+    ),
+    "the image can be sent": (
+        Topic.IMAGE,
+        replace(of_host(image=Image.ABSENT), image=Offer(IMAGE, "sha256:d", "sha256:c", 58_000_000)),
+        OK,
+        "can be sent there (58 MB)",
     ),
     "the registry is late": (Topic.IMAGE, of_host(image=Image.ABSENT), UNKNOWN, "has not answered Docker in time"),
 }
@@ -268,6 +281,20 @@ TABLE: dict[str, tuple[Topic, Answers, State, str]] = {
 @pytest.mark.parametrize(("topic", "answers", "state", "words"), TABLE.values(), ids=TABLE)
 def test_a_topic(topic: Topic, answers: Answers, state: State, words: str) -> None:
     assert_judged(judge(case(answers))[topic], state, words)
+
+
+def test_a_host_that_the_image_is_sent_to_needs_no_registry_for_it() -> None:
+    there = replace(SPEC.hosts[0], delivery=Delivery.STREAM)
+    lost = replace(of_ground(reach={HUB: Reach.SILENT, MIRROR: Reach.OPEN}), image=None)
+    other = fleet(there, image="registry.example/buildkit:1")
+    judged = judge(Case(other, there, lost, vault(), None))
+    assert_judged(judged[Topic.REGISTRY], OK, "it needs none for itself")
+    refused = replace(of_host(image=Image.ABSENT), image=Down(Stage.IMAGE, "this machine cannot get it", "log in"))
+    assert_judged(
+        judge(Case(other, there, refused, vault(), None))[Topic.IMAGE], PROBLEM, "cannot be sent: this machine"
+    )
+    late = judge(Case(other, there, of_host(image=Image.ABSENT), vault(), None))
+    assert_judged(late[Topic.IMAGE], UNKNOWN, "has not answered us in time")
 
 
 LIMITS: dict[str, tuple[Limits, State, str]] = {

@@ -14,7 +14,6 @@ import pytest
 from fleet.adapters.vault import FileVault
 from fleet.buildx import CreateBuilder
 from fleet.cli import remembered
-from fleet.cli.build import _own_option
 from fleet.cli.output import (
     plan_json,
     platforms,
@@ -46,7 +45,15 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, str]] = {
     "an inventory that is a directory": (("status", "-i", "."), 2, "the inventory . is a directory"),
     "no such host": (("plan", "--host", "amd-9"), 2, "the inventory has no host 'amd-9'"),
     "no such host to bring up": (("up", "--host", "amd-1", "--host", "amd-9"), 2, "has no host 'amd-9'"),
+    "no duration": (("up", "--timeout", "soon"), 2, "'soon' is not a duration such as 10m"),
     "a build before up": (("build", "."), 1, "there is no client certificate"),
+    "a route before up": (("route",), 1, "there is no client certificate"),
+    "a route for no platform": (("route", "--platform", "pdp11"), 2, "--platform: 'pdp11': unknown architecture"),
+    "builds before up": (("builds",), 1, "there is no client certificate"),
+    "builds of no such host": (("builds", "amd-9"), 2, "the inventory has no host 'amd-9'"),
+    "emulation of no such host": (("emulation", "amd-9"), 2, "No such command 'amd-9'"),
+    "emulation of nothing known": (("emulation", "install", "amd-1", "pdp11"), 2, "unknown architecture 'pdp11'"),
+    "handlers of no such host": (("emulation", "remove", "amd-9"), 2, "the inventory has no host 'amd-9'"),
 }
 
 
@@ -185,6 +192,11 @@ HEAVY = ("paramiko", "docker", "grpc", "pydantic", "rich", "textual", "cryptogra
         ["join", "-h"],
         ["certs", "issue", "-h"],
         ["logs", "-h"],
+        ["route", "-h"],
+        ["builds", "-h"],
+        ["inspect", "-h"],
+        ["emulation", "install", "-h"],
+        ["tui", "-h"],
     ],
     ids=str,
 )
@@ -220,25 +232,6 @@ def test_the_schema_is_json(run: Run) -> None:
     assert json.loads(out)["$schema"].startswith("https://json-schema.org/")
 
 
-@pytest.mark.parametrize(
-    ("typed", "inventory", "joined", "rest"),
-    [
-        (("-i", "a.yaml", "."), "a.yaml", None, (".",)),
-        (("--inventory", "a.yaml", "--push", "."), "a.yaml", None, ("--push", ".")),
-        (("--inventory=a.yaml", "."), "a.yaml", None, (".",)),
-        (("--fleet", "acme", "."), None, "acme", (".",)),
-        (("--fleet=acme",), None, "acme", ()),
-        (("--push", "-i", "x", "."), None, None, ("--push", "-i", "x", ".")),
-        ((), None, None, ()),
-        (("-i",), None, None, ("-i",)),
-    ],
-)
-def test_the_one_option_that_build_takes_comes_first(
-    typed: tuple[str, ...], inventory: str | None, joined: str | None, rest: tuple[str, ...]
-) -> None:
-    assert _own_option(typed) == (inventory and Path(inventory), joined, rest)
-
-
 # ------------------------------------------------------------------------------------------- JSON and text
 
 ONE = fleet(host("amd-1"))
@@ -271,6 +264,7 @@ def test_the_shape_of_a_plan() -> None:
         "nodes": [{"name": "str", "actions": ["str"], "why": ["str"], "blocked": "NoneType", "warning": "NoneType"}],
         "builder": ["str"],
         "builder_blocked": "NoneType",
+        "gateway": "NoneType",
     }
 
 
@@ -326,6 +320,7 @@ def test_the_shape_of_a_status() -> None:
         "fleet": "acme",
         "joined": None,
         "builder": {"registered": True, "default": True},
+        "gateway": [],
         "problems": [],
     }
     assert printed["nodes"][0] == {

@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from certs.certificate import Credential
+from certs.keys import PrivateKey
 from fleet import buildkitd
-from fleet.daemon import EMULATORS, RECIPE, DaemonSpec, in_use, last_words
+from fleet.daemon import EMULATORS, RECIPE, DaemonSpec, Delivered, in_use, last_words
 from fleet.model import Limits
 from tests.support.values import CA, OTHER_CA
 
@@ -83,6 +85,11 @@ main.main
         pytest.param("1\n2\n3\n4\n5\n6\n7", "3\n4\n5\n6\n7", id="the last five"),
         pytest.param(PARSE_ERROR, "\n".join(PARSE_ERROR.splitlines()[:3]), id="a stack trace"),
         pytest.param(2 * PARSE_ERROR, "\n".join(PARSE_ERROR.splitlines()[:3]), id="a stack trace a restart"),
+        pytest.param(
+            PARSE_ERROR + "level=info msg=starting\n" * 9,
+            "\n".join(PARSE_ERROR.splitlines()[:3]),
+            id="the next start has begun",
+        ),
         pytest.param("\tcut/off.go:1\nbuildkitd: no", "buildkitd: no", id="a stack trace that is cut off"),
     ],
 )
@@ -115,3 +122,22 @@ CONNECTED = (
 )
 def test_whether_a_client_is_connected(tables: str, used: bool) -> None:
     assert in_use(tables) is used
+
+
+DELIVERED = (Delivered("/etc/buildkit/registries/r/ca-0.pem", "/here/ca.pem", "aa"),)
+
+
+def test_a_daemon_without_files_for_registries_has_no_setting_for_them() -> None:
+    assert "registries" not in SPEC.settings
+
+
+def test_another_content_of_a_file_shows_in_the_settings() -> None:
+    with_file = replace(SPEC, delivered=DELIVERED)
+    other = replace(SPEC, delivered=(replace(DELIVERED[0], digest="bb"),))
+    assert with_file.settings["registries"] != other.settings["registries"]
+
+
+def test_files_for_registries_are_delivered_and_closed_to_others() -> None:
+    credential = Credential(b"certificate", PrivateKey(b"key"))
+    files = replace(SPEC, delivered=DELIVERED).files(credential, b"", {"/here/ca.pem": b"authority"})
+    assert files["/etc/buildkit/registries/r/ca-0.pem"] == (b"authority", 0o600)

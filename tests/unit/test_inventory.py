@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fleet.errors import InventoryError, UsageError
 from fleet.inventory import json_schema, load, parse
-from fleet.model import BuildkitSpec, Connection, FleetSpec, HostSpec, Limits, Platform, SshSpec
+from fleet.model import BuildkitSpec, Connection, Delivery, FleetSpec, HostSpec, Limits, Platform, SshSpec
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = (ROOT / "inventory.example.yaml").read_text(encoding="utf-8")
@@ -92,6 +92,33 @@ def test_what_a_host_says_of_limits_and_builds_comes_before_the_fleets() -> None
     assert spec.buildkit.config == {"debug": True}
 
 
+def test_a_host_gets_the_image_as_the_fleet_says_unless_it_says_so_itself() -> None:
+    spec = parse(
+        """
+        fleet: acme
+        buildkit: {delivery: stream}
+        hosts:
+          a: {address: a}
+          b: {address: b, buildkit: {delivery: registry}}
+        """
+    )
+    assert [host.delivery for host in spec.hosts] == [Delivery.STREAM, Delivery.REGISTRY]
+    assert parse(f"fleet: acme\n{ONE_HOST}").hosts[0].delivery is Delivery.REGISTRY
+
+
+def test_files_for_registries_are_this_machines() -> None:
+    spec = parse(
+        f"fleet: acme\nbuildkit: {{config: {{registry: {{r.example: {{ca: [certs/ca.pem], "
+        f"keypair: [{{key: /k.pem, cert: ~/c.pem}}]}}}}}}}}\n{ONE_HOST}",
+        "/etc/fleet/inventory.yaml",
+        check_files=everything_exists,
+    )
+    assert spec.buildkit.config["registry"]["r.example"] == {
+        "ca": ("/etc/fleet/certs/ca.pem",),
+        "keypair": ({"key": "/k.pem", "cert": str(Path.home() / "c.pem")},),
+    }
+
+
 def test_files_are_looked_for_beside_the_inventory_and_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
     looked_for: list[Path] = []
@@ -140,7 +167,7 @@ REFUSED: dict[str, tuple[str, list[str]]] = {
         [
             (
                 "4:hosts.b.zz: unknown key; possible here: "
-                "connection, address, port, ssh, platforms, tls, limits, max_builds, buildkit"
+                "connection, address, port, ssh, platforms, tls, limits, max_builds, emulation, buildkit"
             )
         ],
     ),
@@ -306,11 +333,15 @@ REFUSED: dict[str, tuple[str, list[str]]] = {
     "no builds": (f"{HEAD}max_builds: 0", ["4:max_builds: must be at least 1, not 0"]),
     "a host's own image": (
         f"{HEAD}  b: {{address: b, buildkit: {{image: x}}}}",
-        ["4:hosts.b.buildkit.image: unknown key; possible here: config"],
+        ["4:hosts.b.buildkit.image: unknown key; possible here: delivery, config"],
     ),
     "a host's own root": (
         f"{HEAD}  b: {{address: b, buildkit: {{config: {{root: /x}}}}}}",
         ["4:hosts.b.buildkit.config.root: is set by fleet: the state is the node's volume"],
+    ),
+    "a delivery that there is not": (
+        f"{HEAD}buildkit: {{delivery: ssh}}",
+        ["4:buildkit.delivery: must be 'registry' or 'stream', not 'ssh'"],
     ),
     "invisible": (
         f'{HEAD}ssh: {{user: "a\\u202eb"}}\n"x\\x07y": 1',
@@ -507,6 +538,7 @@ hosts = st.fixed_dictionaries(
         "platforms": st.sampled_from([["linux/amd64"], ["arm64", "linux/arm/v7"]]),
         "limits": st.fixed_dictionaries({}, optional={"cpus": st.integers(1, 64), "memory": st.just("8GB")}),
         "max_builds": st.integers(1, 64),
+        "emulation": st.sampled_from(["refuse", "allow"]),
         "buildkit": st.sampled_from([{}, {"config": {"debug": True}}]),
     },
 )

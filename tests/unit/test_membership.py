@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fleet.errors import UsageError
 from fleet.health import snapshot
 from fleet.membership import Membership, able, dump, handed_out, parse, refuse_bundle
-from fleet.model import Connection, Down, Health, HostSpec, Joined, KeyPair, NodeFacts, Platform, Stage
+from fleet.model import Connection, Down, GatewaySpec, Health, HostSpec, Joined, KeyPair, NodeFacts, Platform, Stage
 from fleet.notes import DRAIN, Drain
 from tests.support.values import NOW, api, builder, facts, fleet, host, node, platforms
 
@@ -59,6 +59,11 @@ def test_a_certificate_of_its_own_is_good_for_the_nodes_address() -> None:
 
 # ------------------------------------------------------------------------------------------- kept as JSON
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+)
+
 NAMES = st.from_regex(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?", fullmatch=True)
 MOMENTS = st.datetimes(min_value=datetime(2000, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - the zone is beside it
 HOSTS = st.builds(
@@ -79,11 +84,31 @@ MEMBERSHIPS = st.builds(
     st.text("0123456789abcdef", min_size=1),
     MOMENTS,
 )
+GATEWAY = GatewaySpec(("b",), "", {"amd64": 1250, "arm64": 1251})
 
 
 @given(MEMBERSHIPS)
 def test_what_is_kept_is_read_again(kept: Membership) -> None:
     assert parse(dump(kept)) == kept
+
+
+def test_a_gateway_is_part_of_it_and_what_was_kept_before_has_none() -> None:
+    kept = replace(KEPT, gateway=GATEWAY)
+    assert parse(dump(kept)) == kept
+    assert kept.spec.gateway == GATEWAY
+    older = {key: value for key, value in json.loads(dump(KEPT)).items() if key != "gateway"}
+    assert parse(json.dumps(older)) == KEPT
+
+
+@given(st.sampled_from(["hosts", "ports"]), JSON)
+def test_a_gateway_is_looked_at_as_closely(key: str, value: object) -> None:
+    tree = json.loads(dump(replace(KEPT, gateway=GATEWAY)))
+    tree["gateway"][key] = value
+    try:
+        found = parse(json.dumps(tree))
+    except ValueError:
+        return
+    assert parse(dump(found)) == found
 
 
 @given(MEMBERSHIPS, st.data())
@@ -93,13 +118,7 @@ def test_what_is_torn_is_refused(kept: Membership, data: st.DataObject) -> None:
         parse(text[: data.draw(st.integers(0, len(text) - 1))])
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-)
-
-
-@given(st.sampled_from(["fleet", "client", "serial", "issued", "expires", "nodes"]), JSON)
+@given(st.sampled_from(["fleet", "client", "serial", "issued", "expires", "nodes", "gateway"]), JSON)
 def test_what_join_would_not_write_is_refused_or_sound(key: str, value: object) -> None:
     text = json.dumps(json.loads(dump(KEPT)) | {key: value})
     try:
@@ -133,6 +152,11 @@ def test_nodes_are_looked_at_as_closely(key: str, value: object) -> None:
         (("nodes", 0, "port"), "1234"),
         (("nodes", 0, "platforms"), "linux/amd64"),
         (("nodes", 0, "platforms"), ["windows/amd64"]),
+        (("gateway",), {"hosts": ["c"], "ports": {"amd64": 1250}}),
+        (("gateway",), {"hosts": [], "ports": {"amd64": 1250}}),
+        (("gateway",), {"hosts": ["b"], "ports": {}}),
+        (("gateway",), {"hosts": ["b"], "ports": {"../x": 1250}}),
+        (("gateway",), {"hosts": ["b"], "ports": {"amd64": True}}),
     ],
 )
 def test_what_could_lead_astray_is_refused(place: tuple[str | int, ...], value: object) -> None:

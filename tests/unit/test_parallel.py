@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import queue
 import threading
+import time
+from contextlib import suppress
 from functools import partial
 
 import pytest
 
-from fleet.parallel import WIDTH, Gathering, gather
+from fleet.parallel import WIDTH, Gathering, Rounds, gather
 
 
 def test_results_come_in_the_order_of_the_tasks() -> None:
@@ -87,3 +90,67 @@ def test_a_failure_is_told_while_others_are_late_and_each_time() -> None:
         never.set()
     with pytest.raises(ValueError, match="no"):
         under_way.results()
+
+
+def test_what_is_done_again_and_again_goes_by_its_own_clock() -> None:
+    never, often = threading.Event(), threading.Semaphore(0)
+
+    def slow() -> float:
+        never.wait(30)
+        return 0.0
+
+    def quick() -> float:
+        often.release()
+        return 0.001
+
+    rounds = Rounds({"slow": slow, "quick": quick})
+    try:
+        assert all(often.acquire(timeout=10) for _ in range(20))
+    finally:
+        never.set()
+        rounds.end(patience=10)
+    while often.acquire(blocking=False):
+        pass
+    assert not often.acquire(timeout=0.05)
+
+
+def test_what_is_in_a_hurry_is_due_at_once_and_nothing_else() -> None:
+    done: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def task(name: str) -> float:
+        done.put(name)
+        return 3600.0
+
+    rounds = Rounds({name: partial(task, name) for name in ("a", "b")})
+    try:
+        assert {done.get(timeout=10), done.get(timeout=10)} == {"a", "b"}
+        # What is still under way is not due before it has ended.
+        again: list[str] = []
+        while not again:
+            rounds.hurry(["b", "unknown"])
+            with suppress(queue.Empty):
+                again.append(done.get(timeout=0.05))
+        assert again == ["b"]
+    finally:
+        rounds.end(patience=10)
+
+
+def test_an_end_leaves_no_thread_and_waits_no_longer_than_asked() -> None:
+    before, never = set(threading.enumerate()), threading.Event()
+
+    def hangs() -> float:
+        never.wait(30)
+        return 0.0
+
+    rounds = Rounds({"hangs": hangs})
+    began = time.monotonic()
+    rounds.end(patience=0.1)
+    assert time.monotonic() - began < 5
+    never.set()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+    assert set(threading.enumerate()) == before
+
+
+def test_nothing_to_do_again_is_done() -> None:
+    Rounds({}).end(patience=1)

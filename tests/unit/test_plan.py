@@ -16,6 +16,7 @@ from fleet.actions import (
     CreateAuthority,
     CreateDaemon,
     Drain,
+    ForgetHistory,
     IssueClient,
     LaneAction,
     PullImage,
@@ -904,25 +905,27 @@ def test_a_container_that_another_vault_made_is_removed_only_when_that_is_said()
 
 BOTH = found("x86_64", daemon(ONE, "amd-1"), OLD, volumes=(NAME, "fleet.acme.old"))
 
+FORGET = ForgetHistory("acme")
+
 DOWN: dict[str, tuple[HostFacts, bool, tuple[LaneAction, ...]]] = {
     "a fresh host": (found(), True, ()),
     "a node": (found("x86_64", RUNNING, volumes=(NAME,)), False, (RemoveDaemon("id-amd-1", NAME),)),
     "a node with its cache": (
         found("x86_64", RUNNING, volumes=(NAME,)),
         True,
-        (RemoveDaemon("id-amd-1", NAME), RemoveVolume(NAME), RemoveImage(IMAGE, MARK)),
+        (RemoveDaemon("id-amd-1", NAME), RemoveVolume(NAME), RemoveImage(IMAGE, MARK), FORGET),
     ),
     "a node that was made from another image": (
         found("x86_64", daemon(ONE, "amd-1", settings=settings(image="old:1")), image=Image.PULLED),
         True,
-        (RemoveDaemon("id-amd-1", NAME), RemoveImage(IMAGE, MARK), REMOVE_OLD_IMAGE),
+        (RemoveDaemon("id-amd-1", NAME), RemoveImage(IMAGE, MARK), REMOVE_OLD_IMAGE, FORGET),
     ),
     "a node whose label is unreadable": (
         became(settings={}),
         True,
-        (RemoveDaemon("id-amd-1", NAME),),
+        (RemoveDaemon("id-amd-1", NAME), FORGET),
     ),
-    "an image whose daemon was removed by hand": (found(image=Image.PULLED), True, (RemoveImage(IMAGE, MARK),)),
+    "an image whose daemon was removed by hand": (found(image=Image.PULLED), True, (RemoveImage(IMAGE, MARK), FORGET)),
     "an image that stays with the caches": (found(image=Image.PULLED), False, ()),
     "an image that is absent": (found(image=Image.ABSENT), True, ()),
     "all of this fleet's containers": (BOTH, False, (RemoveDaemon("id-amd-1", NAME), REMOVE_OLD)),
@@ -935,9 +938,12 @@ DOWN: dict[str, tuple[HostFacts, bool, tuple[LaneAction, ...]]] = {
             RemoveVolume(NAME),
             RemoveVolume("fleet.acme.old"),
             RemoveImage(IMAGE, MARK),
+            FORGET,
         ),
     ),
-    "a cache that was left": (found(volumes=(NAME,)), True, (RemoveVolume(NAME),)),
+    "a cache that was left": (found(volumes=(NAME,)), True, (RemoveVolume(NAME), FORGET)),
+    "what is left when all else is gone": (found(history=True), True, (FORGET,)),
+    "a history that stays": (found(history=True), False, ()),
     "a cache that stays": (found(volumes=(NAME,)), False, ()),
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from certs.lifetimes import AUTHORITY_LIFETIME, LEAF_LIFETIME
 from fleet import notes
-from fleet.model import ApiFacts, BuilderFacts, BuilderNode, Stage, object_name
+from fleet.model import ApiFacts, Balance, BuilderFacts, BuilderNode, Delivery, GatewaySpec, Stage, object_name
 from fleet.plan import plan_down
 from tests.support.fake_vault import FakeVault
 from tests.support.fakes import Container, Machine
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ADDRESSES = {"10.0.0.1": "x86_64", "10.0.0.2": "x86_64", "10.0.0.3": "aarch64", "10.0.0.4": "riscv64"}
 NAMES = ("amd-1", "amd-2", "arm-1", "other")
+PORTS = {"amd64": 1250, "arm64": 1251, "riscv64": 1252}
 
 
 def new_world() -> FakeWorld:
@@ -48,11 +49,15 @@ def specs(draw: st.DrawFn) -> FleetSpec:
             ),
             address=address,
             port=draw(st.sampled_from([1234, 1234, 1299])),
+            delivery=draw(st.sampled_from(Delivery)),
         )
         for name, address in zip(names, addresses, strict=False)
     ]
     image = draw(st.sampled_from(["moby/buildkit:v0.32.2", "moby/buildkit:v0.33.0"]))
-    return fleet(*hosts, image=image, config=draw(st.sampled_from([{}, {"debug": True}])))
+    spec = fleet(*hosts, image=image, config=draw(st.sampled_from([{}, {"debug": True}])))
+    on = draw(st.lists(st.sampled_from([known.name for known in hosts]), unique=True, max_size=2))
+    balance = draw(st.sampled_from(Balance))
+    return replace(spec, gateway=GatewaySpec(tuple(on), "haproxy:3.2", PORTS, balance) if on else None)
 
 
 # ------------------------------------------------------------------------- what may happen to the world
