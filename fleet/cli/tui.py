@@ -1,0 +1,206 @@
+"""`fleet tui`: the dashboard, with the world put behind it."""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING
+
+from fleet.cli.world import load_any, world_of
+from fleet.errors import HostError, UsageError
+from fleet.model import Connection, Down, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from fleet.builds import BuildRecord
+    from fleet.history import Entry
+    from fleet.logs import Line
+    from fleet.model import FleetSpec, Snapshot
+    from fleet.ports import Prober
+    from fleet.recording import Recorder
+    from fleet.report import Event
+    from fleet.watch import Watch
+    from tui.outside import Deed, Outside, Watching
+
+TAIL = 200
+"""Lines of each node with which a log begins."""
+
+
+def tui(inventory: Path, *, read_only: bool, bell: bool, record: Path | None) -> int:
+    """`fleet tui`."""
+    _refuse_pipes()
+    spec = load_any(inventory)
+    with ExitStack() as stack:
+        put = outside(spec)
+        if record:
+            from fleet.recording import Recorder
+
+            put = taped(put, stack.enter_context(Recorder(record, spec)))
+        return _run(put, read_only=read_only, bell=bell)
+
+
+def replay(path: Path) -> int:
+    """`fleet tui --replay`: neither an inventory nor a fleet is needed for it."""
+    _refuse_pipes()
+    from fleet.recording import Recording, Replay
+    from tui.outside import Outside
+
+    recording = Recording.open(path)
+    shown = Replay(recording)
+    put = Outside(
+        recording.spec,
+        lambda: nullcontext(shown),
+        lambda: shown.now or datetime.now(UTC),
+        sign=lambda: shown.sign,
+        player=shown,
+    )
+    return _run(put, read_only=True, bell=False)
+
+
+def _refuse_pipes() -> None:
+    # It draws on stderr.
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError("fleet tui needs a terminal", "fleet status, or fleet status --watch")
+
+
+def _run(put: Outside, *, read_only: bool, bell: bool) -> int:
+    from tui.app import Dashboard
+
+    app = Dashboard(put, read_only=read_only, bell=bell)
+    try:
+        app.run()
+    finally:
+        app.end_watching()
+    return app.return_code or 0
+
+
+def taped(put: Outside, recorder: Recorder) -> Outside:
+    """The same, each Snapshot being recorded before it is shown."""
+
+    @contextmanager
+    def watch() -> Iterator[Watching]:
+        with put.watch() as watching:
+            yield _Taped(watching, recorder)
+
+    return replace(put, watch=watch, sign=lambda: "● recording")
+
+
+class _Taped:
+    def __init__(self, watching: Watching, recorder: Recorder) -> None:
+        self._watching = watching
+        self._recorder: Recorder | Down = recorder
+        self.hurry, self.stop = watching.hurry, watching.stop
+
+    def snapshots(self) -> Iterator[Snapshot]:
+        """A recording that fails is told, and the watching goes on."""
+        for snapshot in self._watching.snapshots():
+            if not isinstance(self._recorder, Down):
+                try:
+                    self._recorder.write(snapshot)
+                except OSError as error:
+                    self._recorder = Down(Stage.BUILDER, f"nothing is recorded any more: {error.strerror}")
+            failed = (self._recorder,) if isinstance(self._recorder, Down) else ()
+            yield replace(snapshot, problems=(*failed, *snapshot.problems))
+
+
+def outside(spec: FleetSpec) -> Outside:
+    """What the dashboard may do here: on a machine that has joined, nothing that takes the operator."""
+    from tui.outside import Outside
+
+    world = _World(spec)
+    builds = Outside(
+        spec,
+        world.watch,
+        lambda: datetime.now(UTC),
+        deeds={"prune": partial(_deed, spec, "prune")},
+        builds=world.builds,
+    )
+    if spec.joined:
+        return builds
+    words = ("up", "drain", "resume", "restart", "prune")
+    deeds: Mapping[str, Deed] = {word: partial(_deed, spec, word) for word in words}
+    return Outside(
+        spec,
+        world.watch,
+        lambda: datetime.now(UTC),
+        deeds=deeds,
+        logs=partial(_logs, spec),
+        builds=world.builds,
+        history=partial(_history, spec),
+        shell=partial(_shell, spec),
+    )
+
+
+class _World:
+    """Made when the first screen stands: SSH and gRPC take their time to import."""
+
+    def __init__(self, spec: FleetSpec) -> None:
+        self._spec = spec
+        self._prober: Prober | None = None
+
+    @contextmanager
+    def watch(self) -> Iterator[Watch]:
+        from fleet.watch import Watch
+
+        with Watch(self._spec, world_of(self._spec, certificates=True, keep=True)) as watch:
+            yield watch
+
+    def builds(self, node: str) -> Iterable[BuildRecord]:
+        self._prober = self._prober or world_of(self._spec).prober
+        return self._prober.builds(self._spec.host(node))
+
+
+def _deed(spec: FleetSpec, word: str, nodes: Sequence[str], tell: Callable[[Event], None]) -> Sequence[str]:
+    from fleet.cli.deeds import Deeds
+
+    deed: Deed = getattr(Deeds(spec, lambda: world_of(spec)), word)
+    return deed(nodes, tell)
+
+
+def _shell(spec: FleetSpec, node: str) -> Sequence[str]:
+    from fleet.cli.login import local_argv, ssh_argv
+
+    host = spec.host(node)
+    return local_argv() if host.connection is Connection.LOCAL else ssh_argv(host)
+
+
+def _history(spec: FleetSpec, node: str) -> Sequence[Entry]:
+    from fleet.observe import Connections
+    from fleet.record import histories
+
+    with Connections(world_of(spec).connect) as connections:
+        found = histories(spec.name, [spec.host(node)], connections)[node]
+    if isinstance(found, Down):
+        raise HostError(found.stage, found.reason, found.remedy)
+    return found.entries
+
+
+def _logs(spec: FleetSpec, nodes: Sequence[str], stop: threading.Event) -> Iterator[tuple[str, Line | Down | None]]:
+    """Lines of these nodes as they come; a node that cannot be asked says why, and does not stop the others."""
+    from fleet.cli.logs import AHEAD, open_log, pass_on
+    from fleet.observe import Connections
+
+    arriving: queue.Queue[tuple[str, Line | Down | None]] = queue.Queue(AHEAD)
+    with Connections(world_of(spec).connect) as connections:
+
+        def read(name: str) -> None:
+            stream = open_log(spec, spec.host(name), connections, since=None, tail=TAIL, follow=True)
+            if isinstance(stream, Down):
+                arriving.put((name, stream))
+            else:
+                pass_on(name, stream, arriving)
+
+        for name in nodes:
+            threading.Thread(target=read, args=(name,), daemon=True).start()
+        while not stop.is_set():
+            try:
+                yield arriving.get(timeout=0.2)
+            except queue.Empty:
+                continue
