@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,24 @@ class Operator:
         assert expect is None or done.returncode == expect, shown
         assert "Traceback" not in done.stderr, shown
         return done
+
+    def at(
+        self, *arguments: str, lines: Iterable[str], do: Callable[[subprocess.Popen[str]], object]
+    ) -> subprocess.CompletedProcess[str]:
+        """Run fleet -v and do something once it has told these lines, one after the other; it goes on meanwhile."""
+        argv, told = ("fleet", *arguments, "-v"), list[str]()
+        with subprocess.Popen(
+            argv, env=self.env, cwd=self.home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as run:
+            assert run.stderr
+            for line in lines:
+                while not told or line not in told[-1]:
+                    told.append(next(run.stderr, ""))
+                    assert told[-1], f"it never said {line!r}\n{''.join(told)}"
+                told.append("\n")
+            do(run)
+            out, rest = run.communicate()
+        return subprocess.CompletedProcess(argv, run.returncode, out, "".join(told) + rest)
 
     def json(self, *arguments: str, expect: int | None = 0, stdin: str | None = None) -> Any:
         """Run fleet with --json; what it printed."""

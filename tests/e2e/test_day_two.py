@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import select
 import signal
+import socket
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -110,6 +112,30 @@ def _restart(lab: Lab, container: str, follow: subprocess.Popen[str]) -> bool | 
     lab.hosts["amd-2"].ssh(f"docker restart -t 5 {container}")
     assert follow.stderr
     return True if select.select([follow.stderr], [], [], 1)[0] else None
+
+
+# -------------------------------------------------------------------------------------------------- history
+
+
+def test_who_changed_what_is_noted_on_the_hosts(lab: Lab, running: Operator) -> None:
+    operator, begun = f"{getpass.getuser()}@{socket.gethostname()}", datetime.now(UTC)
+    running.json("drain", "amd-2")
+    running.json("resume", "amd-2")
+    drained, resumed = running.json("history", "-n", "2")["entries"]
+    assert [(entry["node"], entry["command"], entry["result"]) for entry in (drained, resumed)] == [
+        ("amd-2", "drain", "done"),
+        ("amd-2", "resume", "done"),
+    ]
+    assert drained["by"] == operator
+    assert begun <= datetime.fromisoformat(drained["at"]) <= datetime.fromisoformat(resumed["at"]) <= datetime.now(UTC)
+    deployed = [entry for entry in running.json("history")["entries"] if entry["command"] == "up"]
+    assert {entry["node"] for entry in deployed} == set(HOSTS)
+    assert any(f"start fleet.{running.name}.amd-1" in entry["actions"] for entry in deployed)
+    at = f"~build/.local/state/fleet/{running.name}.jsonl"
+    assert lab.hosts["amd-1"].ssh(f"stat -c '%a %U' {at}") == "600 build"
+    before = lab.hosts["amd-1"].ssh(f"wc -l {at}")
+    running.json("up")
+    assert lab.hosts["amd-1"].ssh(f"wc -l {at}") == before
 
 
 # ---------------------------------------------------------------------------------------------------- login

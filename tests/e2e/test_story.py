@@ -255,5 +255,6 @@ def test_down_leaves_the_hosts_as_they_were_found(lab: Lab, operator: Operator, 
     operator.fleet("down", expect=2)  # it asks, and nobody is there to answer
     operator.json("down", "--volumes", "--yes")
     assert objects(lab, HOSTS) == before
+    assert not any(lab.hosts[name].ssh(f"find ~build/.local -name {operator.name}.jsonl") for name in HOSTS)
     assert not (operator.home / "buildx/instances" / operator.name).exists()
     assert operator.json("down", "--volumes", "--yes")["builder"]["result"] == "unchanged"
