@@ -19,7 +19,7 @@ import re
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -38,6 +38,9 @@ from pydantic import (
 from certs.certificate import Credential, Role, describe, split_pem
 from certs.checks import check_leaf
 from certs.keys import CertificateError, Passphrase, PrivateKey
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 LIMIT = 1 << 20
 """Bytes: three times what a fleet of a thousand nodes needs."""
@@ -71,6 +74,16 @@ class BundleNode:
 
 
 @dataclass(frozen=True, slots=True)
+class BundleGateway:
+    """A proxy before the nodes of an architecture, on the machines of some nodes."""
+
+    hosts: tuple[str, ...]
+    """Names of these nodes."""
+    ports: Mapping[str, int]
+    """Architecture, such as arm64 -> its port on each."""
+
+
+@dataclass(frozen=True, slots=True)
 class Bundle:
     """Access of one client to one fleet."""
 
@@ -81,6 +94,7 @@ class Bundle:
     """The CA certificates to trust (PEM), two during a rotation."""
     credential: Credential
     nodes: tuple[BundleNode, ...]
+    gateway: BundleGateway | None = None
 
 
 def pack(bundle: Bundle, passphrase: Passphrase | None = None) -> bytes:
@@ -178,6 +192,7 @@ def _certificates(value: str) -> str:
 _Name = Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9-]{0,38}[a-z0-9]|[a-z])$")]
 _Address = Annotated[str, StringConstraints(max_length=253), AfterValidator(_address)]
 _Platform = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{1,16}/[a-z0-9_]{1,16}(/[a-z0-9.]{1,16})?$")]
+_Architecture = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{1,16}$")]
 _Certificates = Annotated[str, AfterValidator(_certificates)]
 
 
@@ -193,6 +208,11 @@ class _Node(_Strict):
     platforms: tuple[_Platform, ...] = Field(max_length=32)
 
 
+class _Gateway(_Strict):
+    hosts: tuple[_Name, ...] = Field(min_length=1, max_length=32)
+    ports: dict[_Architecture, Annotated[int, Field(ge=1, le=65535)]] = Field(min_length=1, max_length=16)
+
+
 class _Content(_Strict):
     fleet: _Name
     client: _Name
@@ -201,12 +221,18 @@ class _Content(_Strict):
     certificate: _Certificates
     key: str = Field(repr=False)
     nodes: tuple[_Node, ...] = Field(max_length=MOST_NODES)
+    gateway: _Gateway | None = None
 
     @model_validator(mode="after")
-    def _each_node_once(self) -> _Content:
-        if len({node.name for node in self.nodes}) < len(self.nodes):
+    def _names_go_together(self) -> _Content:
+        names = {node.name for node in self.nodes}
+        if len(names) < len(self.nodes) or (self.gateway and not names.issuperset(self.gateway.hosts)):
             raise ValueError
         return self
+
+    def text(self) -> bytes:
+        """The one form that is used."""
+        return self.model_dump_json(exclude_none=True).encode()
 
 
 def _written(bundle: Bundle) -> bytes:
@@ -229,8 +255,10 @@ def _written(bundle: Bundle) -> bytes:
         "key": bundle.credential.key.reveal().decode(errors="replace"),
         "nodes": nodes,
     }
+    if gateway := bundle.gateway:
+        content["gateway"] = {"hosts": gateway.hosts, "ports": dict(gateway.ports)}
     try:
-        return _Content.model_validate(content).model_dump_json().encode()
+        return _Content.model_validate(content).text()
     except ValidationError as error:
         where = _where(error)
     raise BundleError(f"no bundle can be made: {where} is not as a bundle has it")
@@ -243,7 +271,7 @@ def _read(content: bytes, now: datetime) -> Bundle:
         where = _where(error)
         raise BundleError(f"the bundle holds what fleet does not write: {where} is not as it must be") from None
     # A key that stands there twice, for one, which readers understand differently.
-    if parsed.model_dump_json().encode() != content:
+    if parsed.text() != content:
         raise BundleError("the bundle holds what fleet does not write: its JSON is not in the one form that is used")
     trust = parsed.trust.encode()
     credential = Credential(parsed.certificate.encode(), PrivateKey(parsed.key.encode()))
@@ -254,7 +282,8 @@ def _read(content: bytes, now: datetime) -> Bundle:
     except CertificateError as error:
         raise BundleError(f"the bundle's client certificate cannot be used: {error}") from None
     nodes = tuple(BundleNode(node.name, node.address, node.port, node.names, node.platforms) for node in parsed.nodes)
-    return Bundle(parsed.fleet, parsed.client, parsed.issued, trust, credential, nodes)
+    gateway = BundleGateway(parsed.gateway.hosts, parsed.gateway.ports) if parsed.gateway else None
+    return Bundle(parsed.fleet, parsed.client, parsed.issued, trust, credential, nodes, gateway)
 
 
 def _where(error: ValidationError) -> str:

@@ -33,6 +33,7 @@ from fleet.ports import Completed
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from fleet.adapters.dialling import Dialling
     from fleet.adapters.engine import DockerEngine
     from fleet.adapters.ssh_config import Login
     from fleet.model import HostSpec
@@ -45,7 +46,7 @@ KEEPALIVE = 15
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
-def connect(host: HostSpec, *, config_file: Path = Path("~/.ssh/config")) -> SshHost:
+def connect(host: HostSpec, *, config_file: Path = Path("~/.ssh/config"), dialling: Dialling | None = None) -> SshHost:
     """Log in to `host`; raises Unreachable, each cause in its own words and with its own remedy."""
     path = config_file.expanduser()
     try:
@@ -55,7 +56,7 @@ def connect(host: HostSpec, *, config_file: Path = Path("~/.ssh/config")) -> Ssh
     clients: list[paramiko.SSHClient] = []
     try:
         for step in ssh_config.resolve(host.address, host.ssh, config):
-            clients.append(_log_in(step, via=clients[-1] if clients else None))
+            clients.append(_log_in(step, via=clients[-1] if clients else None, dialling=dialling))
     except BaseException:
         _close(clients)
         raise
@@ -276,7 +277,7 @@ class _RefuseUnknown(paramiko.MissingHostKeyPolicy):
         )
 
 
-def _log_in(login: Login, *, via: paramiko.SSHClient | None) -> paramiko.SSHClient:
+def _log_in(login: Login, *, via: paramiko.SSHClient | None, dialling: Dialling | None) -> paramiko.SSHClient:
     client = paramiko.SSHClient()
     client.set_missing_host_key_policy(_RefuseUnknown(login, jumped=via is not None))
     keys = _Keys(login)
@@ -287,7 +288,7 @@ def _log_in(login: Login, *, via: paramiko.SSHClient | None) -> paramiko.SSHClie
             login.host,
             port=login.port,
             username=login.user,
-            sock=_tunnel(login, via),
+            sock=_tunnel(login, via) or (dialling.take(login.host, login.port) if dialling else None),
             timeout=login.timeout,
             banner_timeout=login.timeout,
             auth_timeout=login.timeout,

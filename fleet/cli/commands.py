@@ -11,7 +11,7 @@ import click
 from fleet.cli import output
 from fleet.cli.build import OWN_BUILDERS
 from fleet.cli.progress import progress
-from fleet.cli.world import load, load_any, vault_of, world_of
+from fleet.cli.world import chosen, load, load_any, vault_of, world_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,7 @@ def plan(inventory: Path, only: Sequence[str], *, exit_code: bool, as_json: bool
     from fleet.observe import Connections, observe
 
     spec = load(inventory, only)
-    world = world_of(spec)
+    world = world_of(spec, dial=chosen(spec, only))
     with progress(verbose=verbose) as show, Connections(world.connect) as connections:
         show.waiting(f"asking {_count(spec, only)}")
         facts = observe(spec, world, connections, only=only)
@@ -63,11 +63,11 @@ def up(
     deadline: float | None = None,
 ) -> int:
     """`fleet up`, and `fleet restart` of the nodes in `restart`; `deadline` in the time of time.monotonic()."""
+    spec = load(inventory, only)
+    world = world_of(spec, dial=chosen(spec, only))
     from fleet.certificates import problems
     from fleet.observe import Connections, Observation, observe
 
-    spec = load(inventory, only)
-    world = world_of(spec)
     with world.vault.locked(), Connections(world.connect) as connections:
         with progress(verbose=verbose) as show:
             show.waiting(f"asking {_count(spec, only)}")
@@ -132,7 +132,7 @@ def status(inventory: Path, *, started: float, as_json: bool, verbose: bool) -> 
     from fleet.observe import Connections, observe
 
     spec = load_any(inventory)
-    world = world_of(spec, certificates=True)
+    world = world_of(spec, certificates=True, dial=spec.hosts)
     with progress(verbose=verbose) as show, Connections(world.connect) as connections:
         show.waiting(f"asking {_count(spec)}")
         facts = observe(spec, world, connections, deadline=started + STATUS_TIME, enough=started + STATUS_CONTENT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from certs.keys import Passphrase
+    from fleet.adapters.dialling import Dialling
     from fleet.adapters.vault import FileVault
     from fleet.model import FleetSpec, HostSpec
     from fleet.ports import Host, World
@@ -123,12 +125,18 @@ def vault_of(spec: FleetSpec) -> FileVault:
     return FileVault(home() / spec.name, spec.tls, spec.hosts, passphrase=passphrase)
 
 
-def world_of(spec: FleetSpec, *, certificates: bool = False, keep: bool = False) -> World:
-    """The real adapters; `certificates`, `keep`: see `BuildkitProber`."""
+def world_of(
+    spec: FleetSpec, *, certificates: bool = False, keep: bool = False, dial: Sequence[HostSpec] = ()
+) -> World:
+    """The real adapters; `certificates`, `keep`: see `BuildkitProber`; `dial`: hosts to be logged in to now."""
+    from fleet.adapters.dialling import Dialling
+    from fleet.model import Connection
+
+    remote = [host for host in dial if host.connection is Connection.SSH]
+    dialling = Dialling([(host.address, host.ssh.port or 22) for host in remote], Path("~/.ssh/config").expanduser())
     from fleet.adapters.builder import BuildxBuilder
     from fleet.adapters.buildkit import BuildkitProber
     from fleet.adapters.registry import BuildxRegistry
-    from fleet.model import Connection
     from fleet.ports import World
 
     if any(host.connection is Connection.SSH for host in spec.hosts):
@@ -136,7 +144,7 @@ def world_of(spec: FleetSpec, *, certificates: bool = False, keep: bool = False)
         import fleet.adapters.ssh  # noqa: F401
     vault = vault_of(spec)
     return World(
-        connect=_connect,
+        connect=partial(_connect, dialling),
         prober=BuildkitProber(vault.client_files, certificates=certificates, keep=keep),
         builder=BuildxBuilder(),
         registry=BuildxRegistry(spec.buildkit.config.get("registry", {})),
@@ -165,7 +173,7 @@ def _operator() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def _connect(host: HostSpec) -> Host:
+def _connect(dialling: Dialling, host: HostSpec) -> Host:
     from fleet.model import Connection
 
     if host.connection is Connection.LOCAL:
@@ -174,4 +182,4 @@ def _connect(host: HostSpec) -> Host:
         return LocalHost()
     from fleet.adapters.ssh import connect
 
-    return connect(host)
+    return connect(host, dialling=dialling)

@@ -159,6 +159,6 @@ def objects(lab: Lab, hosts: Sequence[str]) -> dict[str, str]:
     """What stands on these hosts' Docker: containers, volumes, networks and images."""
     ask = (
         "docker ps -a --no-trunc --format '{{.ID}} {{.Names}} {{.State}}'; docker volume ls -q; "
-        "docker network ls --format '{{.Name}}'; docker image ls -q --no-trunc"
+        "docker network ls --format '{{.Name}}'; docker image ls -q --no-trunc | sort"
     )
     return {name: lab.hosts[name].ssh(ask) for name in hosts}
