@@ -348,8 +348,6 @@ class Worker:
         found = engine.survey(self.spec.name)
         for daemon in (*found.daemons, *found.proxies):
             if daemon.name == name and daemon.state in _CRASHED:
-                # Docker's log comes some time after the end that it tells of.
-                time.sleep(5 * LOOK_EVERY)
                 last = last_words(engine.logs(daemon.id, tail=60))
                 raise HostError(
                     Stage.CONTAINER,

@@ -145,7 +145,7 @@ _PORT, _ESTABLISHED = f":{buildkitd.CONTAINER_PORT:04X}", "01"
 
 
 def last_words(log: str, *, lines: int = 5) -> str:
-    """The last `lines` of a daemon's log that say something, each once.
+    """The last `lines` of a daemon's log that say something, each once, where it was said last.
 
     BuildKit ends with a stack trace; what comes after one is of the next start, which has not ended yet.
     """
@@ -154,4 +154,5 @@ def last_words(log: str, *, lines: int = 5) -> str:
     frames = places | {number - 1 for number in places}
     said = [(number, line) for number, line in enumerate(written) if number not in frames]
     ended = [(number, line) for number, line in said if number < max(places, default=0)]
-    return "\n".join(list(dict.fromkeys(line for _, line in ended or said))[-lines:])
+    latest = dict.fromkeys(line for _, line in reversed(ended or said))
+    return "\n".join(reversed(list(latest)[:lines]))

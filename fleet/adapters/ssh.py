@@ -10,7 +10,7 @@ import shlex
 import socket
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,7 +181,7 @@ class _Stream:
 
     def makefile(self, *mode: str | int) -> paramiko.ChannelFile:
         """As for a socket."""
-        return paramiko.ChannelFile(self, *mode)  # type: ignore[arg-type]  # it takes what receives
+        return _File(self, *mode)  # type: ignore[arg-type]  # it takes what receives
 
     def settimeout(self, timeout: float | None, /) -> None:
         """As for a socket."""
@@ -191,13 +191,32 @@ class _Stream:
         """As for a socket."""
         self._channel.close()
 
+    def sendall(self, data: bytes) -> None:
+        """As for a socket; raises EngineError when the connection is lost."""
+        with _told():
+            self._channel.sendall(data)
+
     def recv(self, count: int) -> bytes:
         """As for a socket; raises EngineError when the connection is lost."""
-        received = self._channel.recv(count)
-        if not received and not self._channel.eof_received:
-            lost = _lost(None)
-            raise EngineError(lost.stage, lost.message, lost.remedy)
+        with _told():
+            received = self._channel.recv(count)
+            if not received and not self._channel.eof_received:
+                raise EOFError
         return received
+
+
+class _File(paramiko.ChannelFile):
+    def __del__(self) -> None:
+        """Nothing is written to it, and what paramiko flushes may be gone before it is."""
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except EOFError as error:
+        lost = _lost(None)
+        raise EngineError(lost.stage, lost.message, lost.remedy) from error
 
 
 class _Transport(paramiko.Transport):

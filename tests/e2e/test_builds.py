@@ -16,7 +16,7 @@ from tests.e2e.conftest import Operator
 from tests.support import pushed
 from tests.support.lab import eventually
 
-PORT = 1263
+PORT = 1265
 HOSTS = ("amd-1", "amd-2")
 DOCKERFILE = """\
 ARG BASE

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PORT = 1238
 AMD = ("amd-1", "amd-2")
-PORTS = {"amd64": 1241, "arm64": 1242}
+PORTS = {"amd64": 1291, "arm64": 1292}
 SLOW = "ARG BASE\nFROM $BASE\nARG SALT\nRUN echo $SALT; sleep 3\n"
 
 

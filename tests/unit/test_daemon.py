@@ -90,6 +90,11 @@ main.main
             "\n".join(PARSE_ERROR.splitlines()[:3]),
             id="the next start has begun",
         ),
+        pytest.param(
+            "".join(f"{at} starting\n{at} warning\n{at} still\nbuildkitd: no\n" for at in range(3)),
+            "1 still\n2 starting\n2 warning\n2 still\nbuildkitd: no",
+            id="the same end after lines with times",
+        ),
         pytest.param("\tcut/off.go:1\nbuildkitd: no", "buildkitd: no", id="a stack trace that is cut off"),
     ],
 )
