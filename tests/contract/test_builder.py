@@ -27,6 +27,7 @@ from fleet.buildx import (
 )
 from fleet.errors import BuilderError
 from tests.support.fakes import FakeBuilder
+from tests.support.lab import eventually
 from tests.support.values import OPTIONS, node
 from tests.unit.test_buildx import STEPS, Nodes, any_step, reachable_nodes, wanted_nodes
 
@@ -209,11 +210,12 @@ def test_a_run_that_hangs_can_be_ended_and_leaves_nothing(
     buildx: BuildxBuilder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     stub = tmp_path / "docker"
-    stub.write_text("#!/bin/sh\ntrap '' INT TERM\nwhile :; do sleep 0.1; done\n")
+    stub.write_text(f"#!/bin/sh\ntrap '' INT TERM\ntouch {tmp_path}/deaf\nwhile :; do sleep 0.1; done\n")
     stub.chmod(0o755)
     buildx.check()
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with buildx.start(("build",)) as started:
+        eventually(lambda: (tmp_path / "deaf").exists() or None)
         started.end()
         assert started.wait() == 128 + signal.SIGKILL
         assert not started.interrupted
