@@ -348,6 +348,8 @@ class Worker:
         found = engine.survey(self.spec.name)
         for daemon in (*found.daemons, *found.proxies):
             if daemon.name == name and daemon.state in _CRASHED:
+                # What it wrote reaches Docker's log a moment later than its end is known.
+                time.sleep(LOOK_EVERY)
                 last = last_words(engine.logs(daemon.id, tail=60))
                 raise HostError(
                     Stage.CONTAINER,
