@@ -31,7 +31,7 @@ SILENT_TIMEOUT = 60.0
 PASSING_TIMEOUT = 300.0
 """Seconds for a node whose daemon fleet is replacing: its builds end first, and a slow host starts slowly."""
 
-LOOK_EVERY = 0.2
+LOOK_EVERY = 0.5
 """Seconds between two looks at a node that is waited for."""
 
 

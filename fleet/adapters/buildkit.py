@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from certs.lifetimes import CLOCK_TOLERANCE
+from fleet import notes
 from fleet.adapters import build_history
 from fleet.adapters.buildkit_failures import api_failure, call_failure, plain, refusal, tcp_failure, tls_failure
 from fleet.adapters.wire import Fields, encoded, fields, messages, number, text
@@ -128,17 +129,23 @@ class BuildkitProber:
             if started < kept.until:
                 answer = self._ask(host, kept.channel, started, started + timeout, known=kept.facts)
                 if isinstance(answer, ApiFacts):
-                    self._kept[place] = kept
-                    return answer
+                    return self._keeping(place, kept, answer)
             kept.channel.close()
         channel = self._channel(host)
         # A connection that broke may be made anew at once; one that was silent leaves time to see where.
         answer = self._probe(host, channel, max(_left(started + timeout), timeout / 2))
         # A gateway counts connections: one that is kept would look like a build.
         if self._keep and isinstance(answer, ApiFacts) and not host.servername:
-            self._kept[place] = _Kept(channel, answer, time.monotonic() + KEPT)
+            return self._keeping(place, _Kept(channel, answer, time.monotonic() + KEPT), answer)
+        channel.close()
+        return answer
+
+    def _keeping(self, place: tuple[str, str | None], kept: _Kept, answer: ApiFacts) -> ApiFacts:
+        """Keep the connection, unless the node is drained: who replaces its daemon waits until nobody is connected."""
+        if notes.drain(answer):
+            kept.channel.close()
         else:
-            channel.close()
+            self._kept[place] = kept
         return answer
 
     def _probe(self, host: HostSpec, channel: grpc.Channel, timeout: float) -> ApiFacts | Down:
@@ -196,7 +203,7 @@ class BuildkitProber:
         info, *more = (
             channel.unary_unary(f"{_CONTROL}{method}").future(b"", timeout=left) for method in ("Info", *slow)
         )
-        active, notes = (
+        active, noted = (
             channel.unary_stream(f"{_CONTROL}ListenBuildHistory")(request, timeout=left)
             for request in (build_history.ACTIVE, build_history.NOTES)
         )
@@ -215,7 +222,7 @@ class BuildkitProber:
             version="".join(text(record, 2) for record in messages(version, 1)),
             latency_ms=latency,
             active_builds=_or_unknown(lambda: sum(1 for _ in active)),
-            notes=_or_unknown(lambda: build_history.in_force(notes)),
+            notes=_or_unknown(lambda: build_history.in_force(noted)),
         )
 
     def note(self, host: HostSpec, key: str, text: str | None) -> None:

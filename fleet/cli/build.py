@@ -48,7 +48,8 @@ def build(command: str, arguments: Sequence[str]) -> int:
     registered = BuildxBuilder().read(spec.name).nodes
     own = vault.directory / OWN_BUILDERS
     builder = BuildxBuilder(own, fitness)
-    prober = BuildkitProber(vault.client_files, caches=False, keep=True)
+    # Not kept: whoever replaces a daemon waits until nobody is connected, and a build may take an hour elsewhere.
+    prober = BuildkitProber(vault.client_files, caches=False)
 
     def dispatcher(platform: Platform | None = None) -> Dispatcher:
         return Dispatcher(
