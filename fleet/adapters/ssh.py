@@ -200,7 +200,7 @@ class _Stream:
         """As for a socket; raises EngineError when the connection is lost."""
         with _told():
             received = self._channel.recv(count)
-            if not received and not self._channel.eof_received:
+            if not received and not self._channel.eof_received and not self._channel.transport.is_active():
                 raise EOFError
         return received
 
