@@ -200,7 +200,8 @@ class _Stream:
         """As for a socket; raises EngineError when the connection is lost."""
         with _told():
             received = self._channel.recv(count)
-            if not received and not self._channel.eof_received and not self._channel.transport.is_active():
+            transport = self._channel.transport
+            if not received and not self._channel.eof_received and not (transport and transport.is_active()):
                 raise EOFError
         return received
 
