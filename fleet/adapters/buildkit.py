@@ -94,7 +94,7 @@ class BuildkitProber:
 
     def prepare(self) -> None:
         """Load what probing needs, so that the first probe's clock measures the daemon; raises VaultError."""
-        import grpc  # noqa: F401
+        import grpc  # noqa: F401 - loaded before the clock runs
 
         try:
             # A renewal replaces the files while this process runs.

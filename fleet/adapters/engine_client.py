@@ -68,7 +68,7 @@ class Client(docker.APIClient):
             timeout=(REQUEST_TIMEOUT, LOAD_TIMEOUT),
         )
         self._raise_for_status(answer)  # type: ignore[attr-defined]  # as above
-        said: Iterator[Mapping[str, Any]] = self._stream_helper(answer, decode=True)  # type: ignore[attr-defined]
+        said: Iterator[Mapping[str, Any]] = self._stream_helper(answer, decode=True)  # type: ignore[attr-defined]  # private
         return said
 
 

@@ -73,7 +73,7 @@ def up(
             show.waiting(f"asking {_count(spec, only)}")
             asked = Observation(spec, world, connections, only=only)
             # While the hosts let us in: what the logins need next, and what their answers are for.
-            import fleet.adapters.engine  # noqa: F401
+            import fleet.adapters.engine  # noqa: F401 - loaded ahead
             from fleet import plan as decide
             from fleet.actions import GRACE
             from fleet.apply import Applier

@@ -141,7 +141,7 @@ def world_of(
 
     if any(host.connection is Connection.SSH for host in spec.hosts):
         # Before threads contend for the interpreter: every login begins with it.
-        import fleet.adapters.ssh  # noqa: F401
+        import fleet.adapters.ssh  # noqa: F401 - loaded ahead
     vault = vault_of(spec)
     return World(
         connect=partial(_connect, dialling),

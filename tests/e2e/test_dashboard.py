@@ -131,7 +131,7 @@ def test_status_goes_on_and_tells_what_changes(lab: Lab, operator: Operator) -> 
         assert watching.stdout
 
         def health() -> str:
-            return str(json.loads(watching.stdout.readline())["nodes"][1]["health"])  # type: ignore[union-attr]
+            return str(json.loads(watching.stdout.readline())["nodes"][1]["health"])  # type: ignore[union-attr]  # it is a pipe
 
         assert health() == "ready"
         container = f"fleet.{operator.name}.amd-2"

@@ -38,7 +38,7 @@ LATER = NOW + timedelta(seconds=90)
 
 
 def record(ref: str = "r1", *, began: datetime = NOW, **changed: object) -> BuildRecord:
-    return replace(BuildRecord("amd-1", ref, began), **changed)  # type: ignore[arg-type]
+    return replace(BuildRecord("amd-1", ref, began), **changed)  # type: ignore[arg-type]  # any field
 
 
 def done(ref: str = "r1", *, began: datetime = NOW, **changed: object) -> BuildRecord:
@@ -364,7 +364,7 @@ def test_what_is_followed_is_told_once_also_when_a_node_is_lost_for_a_while(
         if found.completed:
             raise KeyboardInterrupt
 
-    command._follow([host("amd-1")], script, {"old": Outcome.DONE}, show)  # type: ignore[arg-type]
+    command._follow([host("amd-1")], script, {"old": Outcome.DONE}, show)  # type: ignore[arg-type]  # scripted
     assert seen == [("r1", Outcome.RUNNING), ("r1", Outcome.DONE)]
     assert capsys.readouterr().err.splitlines() == [
         "amd-1: TCP: connection reset",

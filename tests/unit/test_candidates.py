@@ -53,7 +53,7 @@ def test_what_is_clear_early_stays_so_when_all_have_answered(
         for arch in {arch for arch, *_ in named.values()}
         for platform in platforms(*WORKER_PLATFORMS[ARCHES[arch]])
     }
-    never: Probes = None  # type: ignore[assignment]
+    never: Probes = None  # type: ignore[assignment]  # nobody is asked
     candidates = Candidates(spec, never, owners, key, lambda _: None)
     heard = data.draw(st.lists(st.sampled_from([*named]), unique=True))
     busy = data.draw(st.dictionaries(st.sampled_from([*named]), st.integers(1, 2), max_size=2))

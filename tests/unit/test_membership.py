@@ -232,7 +232,7 @@ ABLE = {
 
 @pytest.mark.parametrize(("answers", "expected"), ABLE.values(), ids=ABLE)
 def test_what_each_node_is_counted_on_for(answers: dict[str, object], expected: dict[str, object]) -> None:
-    assert able(THREE, answers) == expected  # type: ignore[arg-type]
+    assert able(THREE, answers) == expected  # type: ignore[arg-type]  # a table of answers
 
 
 # -------------------------------------------------------------------------------------------------- health

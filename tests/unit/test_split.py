@@ -115,6 +115,7 @@ class Part:
 def split(registry: FakeRegistry, arm: Callable[[], int] = lambda: 0) -> tuple[Dispatched, FakeBuilder]:
     builder = FakeBuilder()
     ends = {AMD: lambda: 0, ARM: arm}
+    # Nothing of a Dispatcher is needed but what stands in for it here.
     splitter = Splitter(lambda platform: Part(platform, ends[platform]), builder, registry)  # type: ignore[arg-type, return-value]
     return splitter.build(asked("-t example.com/app:1 --push"), "project", AMD), builder
 
@@ -141,6 +142,7 @@ def test_a_registry_that_refuses_is_told() -> None:
 
 
 def test_a_context_from_a_pipe_cannot_be_split() -> None:
+    # Nothing of a Dispatcher is needed but what stands in for it here.
     splitter = Splitter(lambda _: None, FakeBuilder(), FakeRegistry())  # type: ignore[arg-type, return-value]
     with pytest.raises(UsageError, match="standard input"):
         splitter.build(parse([*BOTH, "--split", "-"]), "project", AMD)

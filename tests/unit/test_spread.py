@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -92,12 +93,12 @@ def test_only_an_able_node_with_room_within_its_share_is_chosen(
 
 @given(crowds(), KEYS, st.randoms(use_true_random=False))
 def test_the_choice_does_not_depend_on_the_order_of_the_nodes(
-    crowd: tuple[list[NodeHealth], dict[str, int]], key: str, random: object
+    crowd: tuple[list[NodeHealth], dict[str, int]], key: str, chance: Random
 ) -> None:
     nodes, load = crowd
     if able(nodes) and not isinstance(chosen := choose(AMD, nodes, load, key), Full):
         shuffled = list(nodes)
-        random.shuffle(shuffled)  # type: ignore[attr-defined]
+        chance.shuffle(shuffled)
         assert choose(AMD, shuffled, load, key) == chosen
 
 

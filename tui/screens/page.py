@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 
 class Page(Screen[None], inherit_bindings=False):
-    """One of the dashboard's screens; `body` says what is between the line on top and the keys."""
+    """One of the dashboard's screens; `body` says what is between the line on top and the keys.
+
+    `body` and `refresh_body` are each screen's own. Textual's metaclass leaves no room for ABCMeta to say so.
+    """
 
     TITLE: ClassVar[str] = ""
     NODES: ClassVar[bool] = False
