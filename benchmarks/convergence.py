@@ -31,11 +31,12 @@ from typing import TYPE_CHECKING
 from benchmarks.controlled import PYTHON, installed, with_python
 from certs.authority import create_authority, issue_client, issue_node
 from certs.certificate import describe
-from fleet import buildkitd
 from fleet.adapters.buildkit import BuildkitProber
 from fleet.adapters.engine import DockerEngine
-from fleet.daemon import DaemonSpec
-from fleet.model import ApiFacts, HostSpec
+from fleet.containers import buildkitd
+from fleet.containers.daemon import DaemonSpec
+from fleet.model.facts import ApiFacts
+from fleet.model.spec import HostSpec
 from fleet.parallel import gather
 from tests.lab import Lab
 from tests.support.lab import docker_socket

@@ -181,7 +181,7 @@ def _simulate(count: int) -> None:
     from dataclasses import replace
     from datetime import UTC, datetime
 
-    from fleet.watch import Watch
+    from fleet.observing.watch import Watch
     from tests.support.fakes import Machine
     from tests.support.values import IMAGE, fleet, host
     from tests.support.world import FakeWorld

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.foundation import README
-from fleet.spread import order
+from fleet.dispatching.spread import order
 from tests.lab import Lab
 
 if TYPE_CHECKING:

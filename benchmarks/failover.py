@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from benchmarks.dispatch import NAME, NODES, Bench, fleet
-from fleet.spread import order
+from fleet.dispatching.spread import order
 from tests.support import pushed
 
 STEPS = 5

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleet.cli.output import plan_json
-from fleet.model import Down, Image, NodeFacts, Stage
-from fleet.plan import plan
+from fleet.model.facts import Down, Image, NodeFacts, Stage
+from fleet.planning.plan import plan
 from tests.support.values import NOW, builder, facts, fleet, found, host, node, running
 
 if TYPE_CHECKING:
-    from fleet.model import Facts, FleetSpec
+    from fleet.model.facts import Facts
+    from fleet.model.spec import FleetSpec
 
 README = Path(__file__).parent.parent / "README.md"
 MARK = "<!-- bench:scale -->\n"

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fleet.errors import BuilderError
-from fleet.model import BuilderFacts, BuilderNode, Platform
+from fleet.model.facts import BuilderFacts, BuilderNode
+from fleet.model.platforms import Platform
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 from certs.lifetimes import CLOCK_TOLERANCE, MEMORY, days_left, needs_renewal
 from fleet import notes
-from fleet.model import ApiFacts, Down, HostFacts, Rotation, Stage, object_name
+from fleet.model.facts import ApiFacts, Down, HostFacts, Rotation, Stage
+from fleet.model.spec import object_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import datetime
 
-    from fleet.model import CertificateFacts, ClientFacts, Facts, FleetSpec, HostSpec, VaultFacts
+    from fleet.model.facts import CertificateFacts, ClientFacts, Facts, VaultFacts
+    from fleet.model.spec import FleetSpec, HostSpec
 
 
 AUTHORITY_NOTICE = 90

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fleet.model import Stage
+    from fleet.model.facts import Stage
 
 
 class FleetError(Exception):

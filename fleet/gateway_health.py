@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fleet.model import GATEWAY, ApiFacts, Down, GateHealth, Health, HostFacts, Stage, object_name
-from fleet.proxy import endpoint, gates, gateway_arch
+from fleet.containers.proxy import endpoint, gates, gateway_arch
+from fleet.model.facts import ApiFacts, Down, HostFacts, Stage
+from fleet.model.snapshot import GateHealth, Health
+from fleet.model.spec import GATEWAY, object_name
 
 if TYPE_CHECKING:
-    from fleet.model import Facts, FleetSpec, NodeFacts
+    from fleet.model.facts import Facts, NodeFacts
+    from fleet.model.spec import FleetSpec
 
 
 def gate_health(spec: FleetSpec, facts: Facts) -> tuple[GateHealth, ...]:

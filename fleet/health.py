@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING
 from fleet import notes
 from fleet.certificates import node_problem, problems
 from fleet.gateway_health import gate_health
-from fleet.model import ApiFacts, Connection, Down, Health, HostFacts, NodeHealth, Snapshot, Stage, object_name
+from fleet.model.facts import ApiFacts, Down, HostFacts, Stage
+from fleet.model.snapshot import Health, NodeHealth, Snapshot
+from fleet.model.spec import Connection, object_name
 from fleet.quantities import size
 from fleet.route import emulated_platforms, native_platforms
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from fleet.model import CertificateFacts, Facts, FleetSpec, HostSpec, NodeFacts, Platform
+    from fleet.model.facts import CertificateFacts, Facts, NodeFacts
+    from fleet.model.platforms import Platform
+    from fleet.model.spec import FleetSpec, HostSpec
 
 
 CLOCK_LIMIT = 30.0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fleet.model import Platform
+from fleet.model.platforms import Platform
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

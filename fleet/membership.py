@@ -9,26 +9,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from fleet import notes
 from fleet.errors import UsageError
-from fleet.model import (
-    ARCHITECTURES,
-    NAME,
-    ApiFacts,
-    BuildkitSpec,
-    Connection,
-    FleetSpec,
-    GatewaySpec,
-    HostSpec,
-    Joined,
-    Platform,
-    node_names,
-)
+from fleet.model.facts import ApiFacts
+from fleet.model.platforms import ARCHITECTURES, Platform
+from fleet.model.spec import NAME, BuildkitSpec, Connection, FleetSpec, GatewaySpec, HostSpec, Joined, node_names
 from fleet.route import native_platforms
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from certs.bundle import Bundle, BundleNode
-    from fleet.model import BuilderFacts, Down
+    from fleet.model.facts import BuilderFacts, Down
 
 
 @dataclass(frozen=True, slots=True)

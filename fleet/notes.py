@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fleet.model import ApiFacts, Down
+    from fleet.model.facts import ApiFacts, Down
 
 DRAIN = "drain"
 _LONGEST = 1000

@@ -15,22 +15,13 @@ if TYPE_CHECKING:
     from fleet.builds import BuildRecord
     from fleet.cache import CacheRecord, Pruning
     from fleet.check.ground import EngineInfo, Reach
-    from fleet.daemon import DaemonSpec, Files
-    from fleet.images import Archive
+    from fleet.containers.daemon import DaemonSpec, Files
+    from fleet.containers.images import Archive
+    from fleet.containers.proxy import ProxySpec
     from fleet.logs import Line
-    from fleet.model import (
-        ApiFacts,
-        BuilderFacts,
-        ClientFacts,
-        DaemonFacts,
-        Down,
-        HostSpec,
-        Image,
-        Offer,
-        Platform,
-        VaultFacts,
-    )
-    from fleet.proxy import ProxySpec
+    from fleet.model.facts import ApiFacts, BuilderFacts, ClientFacts, DaemonFacts, Down, Image, Offer, VaultFacts
+    from fleet.model.platforms import Platform
+    from fleet.model.spec import HostSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fleet.errors import RoutingError
-from fleet.model import Health, Platform, machine_arch, runs_natively
+from fleet.model.platforms import Platform, machine_arch, runs_natively
+from fleet.model.snapshot import Health
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from fleet.model import ApiFacts, HostFacts, HostSpec, NodeHealth
+    from fleet.model.facts import ApiFacts, HostFacts
+    from fleet.model.snapshot import NodeHealth
+    from fleet.model.spec import HostSpec
 
 
 def native_platforms(spec: HostSpec, api: ApiFacts, host: HostFacts | None) -> tuple[Platform, ...]:

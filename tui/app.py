@@ -14,8 +14,9 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from fleet.health import snapshot
-from fleet.model import BuilderFacts, Facts, Health, NodeFacts, Sighting
-from fleet.watch import NO_VAULT
+from fleet.model.facts import BuilderFacts, Facts, NodeFacts
+from fleet.model.snapshot import Health, Sighting
+from fleet.observing.watch import NO_VAULT
 from tui.commands import DEEDS, PAGES, parse
 from tui.details import consequences
 from tui.errands import Errands, Feed
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
     from textual.screen import Screen
     from textual.suggester import Suggester
 
-    from fleet.model import FleetSpec, Snapshot
+    from fleet.model.snapshot import Snapshot
+    from fleet.model.spec import FleetSpec
     from tui.outside import Outside
 
 TICK = 1.0

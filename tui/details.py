@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fleet.health import not_native
-from fleet.model import ApiFacts, Down, Health, HostFacts, Stage, object_name
+from fleet.model.facts import ApiFacts, Down, HostFacts, Stage
+from fleet.model.snapshot import Health
+from fleet.model.spec import object_name
 from fleet.quantities import size
 from tui.cells import UNKNOWN, Cell, Tone, age, toned
 from tui.view import NodeRow, certificate_days, health_cell, short_platforms, used_share
@@ -14,8 +16,9 @@ from tui.view import NodeRow, certificate_days, health_cell, short_platforms, us
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fleet.history import Entry as Done
-    from fleet.model import FleetSpec, NodeHealth, Snapshot
+    from fleet.applying.history import Entry as Done
+    from fleet.model.snapshot import NodeHealth, Snapshot
+    from fleet.model.spec import FleetSpec
 
 LABEL = 12
 """Cells of what stands before a fact."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from fleet.model import Snapshot
+    from fleet.model.snapshot import Snapshot
     from tui.outside import Watching
 
 T = TypeVar("T")

@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fleet.certificates import Entry, State, entries
-from fleet.model import Facts, Platform
+from fleet.model.facts import Facts
+from fleet.observing.watch import NO_VAULT
 from fleet.route import why_not
-from fleet.watch import NO_VAULT
 from tui.cells import UNKNOWN, Cell, Column, Tone, toned
 from tui.view import certificate_days
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from fleet.model import FleetSpec, Snapshot
+    from fleet.model.platforms import Platform
+    from fleet.model.snapshot import Snapshot
+    from fleet.model.spec import FleetSpec
 
 # ------------------------------------------------------------------------------------------------------ routes
 

@@ -11,15 +11,17 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from datetime import datetime
 
+    from fleet.applying.history import Entry
+    from fleet.applying.report import Event
     from fleet.builds import BuildRecord
-    from fleet.history import Entry
     from fleet.logs import Line
-    from fleet.model import Down, FleetSpec, Snapshot
-    from fleet.report import Event
+    from fleet.model.facts import Down
+    from fleet.model.snapshot import Snapshot
+    from fleet.model.spec import FleetSpec
 
 
 class Watching(Protocol):
-    """A fleet that is looked at, as `fleet.watch.Watch`."""
+    """A fleet that is looked at, as `fleet.observing.watch.Watch`."""
 
     def snapshots(self) -> Iterator[Snapshot]:
         """One at once, then whenever there is something new; blocks, and ends after `stop`."""
@@ -35,7 +37,7 @@ class Watching(Protocol):
 
 
 class Player(Protocol):
-    """A recording that is shown, as `fleet.recording.Replay`."""
+    """A recording that is shown, as `fleet.observing.recording.Replay`."""
 
     def pause(self) -> None:
         """Hold it, or go on."""

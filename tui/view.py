@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from certs.lifetimes import days_left
-from fleet.model import Health
+from fleet.model.snapshot import Health
 from fleet.quantities import size
 from tui.cells import UNKNOWN, Cell, Column, Tone, age, bar, fitted, sparkline, toned
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from fleet.model import NodeHealth, Platform, Sighting, Snapshot
+    from fleet.model.platforms import Platform
+    from fleet.model.snapshot import NodeHealth, Sighting, Snapshot
 
 STALE = timedelta(seconds=10)
 """A daemon is asked every two seconds, and has three to answer."""

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 
 from fleet.adapters import pem_files
 from fleet.errors import VaultError
-from fleet.model import Rotation
+from fleet.model.facts import Rotation
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from certs.certificate import Credential
-    from fleet.model import KeyPair, TlsSpec
+    from fleet.model.spec import KeyPair, TlsSpec
 
 AUTHORITY, NEXT, PREVIOUS, TRUST = "authority.pem", "next.pem", "previous.pem", "ca.pem"
 CLIENT, CLIENTS = "client.pem", "clients"

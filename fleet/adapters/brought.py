@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from fleet.adapters import pem_files
 from fleet.errors import VaultError
-from fleet.model import CertificateFacts, Down, Stage
+from fleet.model.facts import CertificateFacts, Down, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from certs.certificate import Credential, Role
-    from fleet.model import HostSpec, KeyPair
+    from fleet.model.spec import HostSpec, KeyPair
 
 
 def client(pair: KeyPair, trust: bytes) -> Credential:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from fleet import buildx
 from fleet.adapters.buildx_run import BuildxRun
 from fleet.errors import BuilderError
-from fleet.model import BuilderFacts
+from fleet.model.facts import BuilderFacts
 from fleet.parallel import Gathering
 
 if TYPE_CHECKING:

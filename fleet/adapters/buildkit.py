@@ -20,12 +20,13 @@ from fleet import notes
 from fleet.adapters import build_history
 from fleet.adapters.buildkit_failures import api_failure, call_failure, plain, refusal, tcp_failure, tls_failure
 from fleet.adapters.wire import Fields, encoded, fields, messages, number, text
-from fleet.buildkitd import LABEL_ARCH, LABEL_EMULATED, LABEL_MAX_BUILDS
 from fleet.builds import Outcome
 from fleet.cache import CacheRecord
 from fleet.check.ground import Reach
+from fleet.containers.buildkitd import LABEL_ARCH, LABEL_EMULATED, LABEL_MAX_BUILDS
 from fleet.errors import HostError, VaultError
-from fleet.model import ApiFacts, CertificateFacts, Down, Platform, Stage
+from fleet.model.facts import ApiFacts, CertificateFacts, Down, Stage
+from fleet.model.platforms import Platform
 from fleet.parallel import gather
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from fleet.builds import BuildRecord, Steps
     from fleet.cache import Pruning
-    from fleet.model import HostSpec
+    from fleet.model.spec import HostSpec
 
 # grpcio prints TLS failures to stderr by itself; they are reported by us, once, as a reason.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")

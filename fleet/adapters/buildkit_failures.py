@@ -7,12 +7,12 @@ import socket
 import ssl
 from typing import TYPE_CHECKING
 
-from fleet.model import Down, Stage
+from fleet.model.facts import Down, Stage
 
 if TYPE_CHECKING:
     import grpc
 
-    from fleet.model import HostSpec
+    from fleet.model.spec import HostSpec
 
 
 def tcp_failure(host: HostSpec, error: OSError, waited: float) -> Down:

@@ -15,12 +15,14 @@ import requests
 import urllib3
 from docker.errors import APIError, DockerException, NotFound
 
-from fleet import proxy
 from fleet.adapters.engine_client import REQUEST_TIMEOUT, Client
 from fleet.check.ground import EngineInfo
+from fleet.containers import proxy
 from fleet.errors import EngineError
 from fleet.logs import lines
-from fleet.model import CertificateFacts, DaemonFacts, Image, Platform, Stage, pull_mark
+from fleet.model.facts import CertificateFacts, DaemonFacts, Image, Stage
+from fleet.model.platforms import Platform
+from fleet.model.spec import pull_mark
 from fleet.parallel import gather
 from fleet.ports import Survey
 
@@ -29,11 +31,11 @@ if TYPE_CHECKING:
 
     from certs.certificate import Certificate
     from fleet.adapters.engine_client import Stream
-    from fleet.daemon import DaemonSpec, Files
-    from fleet.images import Archive
+    from fleet.containers.daemon import DaemonSpec, Files
+    from fleet.containers.images import Archive
+    from fleet.containers.proxy import ProxySpec
     from fleet.logs import Line
-    from fleet.model import Offer
-    from fleet.proxy import ProxySpec
+    from fleet.model.facts import Offer
 
 LABEL_FLEET = "dev.fleet.name"
 LABEL_NODE = "dev.fleet.node"

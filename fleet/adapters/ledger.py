@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from fleet.adapters import pem_files
 from fleet.errors import VaultError
-from fleet.model import Asked, CertificateFacts, ClientFacts
+from fleet.model.facts import Asked, CertificateFacts, ClientFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from fleet.adapters import host_lock
 from fleet.adapters.engine import DockerEngine
 from fleet.errors import EngineError, HostError
-from fleet.model import Stage
+from fleet.model.facts import Stage
 from fleet.ports import Completed
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from fleet.adapters import lock, pem_files
 from fleet.adapters.authorities import AUTHORITY, CLIENT, TRUST
 from fleet.adapters.vault import FileVault, home
 from fleet.errors import UsageError, VaultError
-from fleet.model import NAME, CertificateFacts, VaultFacts
+from fleet.model.facts import CertificateFacts, VaultFacts
+from fleet.model.spec import NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from certs.bundle import Bundle
     from fleet.membership import Membership
-    from fleet.model import FleetSpec
+    from fleet.model.spec import FleetSpec
 
 MEMBERSHIP = "membership.json"
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from certs.certificate import Credential
     from certs.keys import PrivateKey
-    from fleet.model import KeyPair
+    from fleet.model.spec import KeyPair
 
 _Found = TypeVar("_Found")
 

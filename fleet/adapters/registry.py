@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, BinaryIO
 from fleet import buildx
 from fleet.adapters.builder import capture, last_line, version
 from fleet.errors import BuilderError, HostError
-from fleet.model import Stage
+from fleet.model.facts import Stage
 from fleet.parallel import Gathering, gather
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
-    from fleet.images import Archive
+    from fleet.containers.images import Archive
     from fleet.manifests import Published
-    from fleet.model import Offer
+    from fleet.model.facts import Offer
 
 ASK_TIMEOUT = 60.0
 """Seconds for a registry to say what it has."""
@@ -52,7 +52,7 @@ class BuildxRegistry:
 
     def offer(self, reference: str, arch: str) -> Offer:
         """What there is of that image for linux on an architecture; raises HostError."""
-        from fleet import images  # slow to import, for its models, and seldom needed
+        from fleet.containers import images  # slow to import, for its models, and seldom needed
 
         inspect = ("imagetools", "inspect", "--format")
         _check_version()
@@ -65,7 +65,7 @@ class BuildxRegistry:
 
     def archive(self, offer: Offer, tag: str) -> Archive:
         """Fetch what was offered, unless it has been before, as an archive under one tag; raises HostError."""
-        from fleet import images
+        from fleet.containers import images
 
         layout = self._directory / offer.digest.partition(":")[2]
         try:
@@ -90,7 +90,7 @@ class BuildxRegistry:
     def published(self, reference: str) -> Published:
         """All that there is under that name; raises HostError."""
         from fleet import manifests
-        from fleet.images import repository
+        from fleet.containers.images import repository
 
         inspect = ("imagetools", "inspect")
         with self._buildx() as run:
@@ -118,7 +118,7 @@ class BuildxRegistry:
             return str(json.loads(said.read_text())["containerimage.descriptor"]["digest"])
 
     def _fetch(self, offer: Offer, layout: Path) -> None:
-        from fleet.images import repository
+        from fleet.containers.images import repository
 
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", dir=self._directory) as draft, self._buildx() as run:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from certs.certificate import Credential
     from certs.keys import KeyType, Passphrase, PrivateKey
-    from fleet.model import HostSpec, TlsSpec
+    from fleet.model.spec import HostSpec, TlsSpec
 
 _PASSPHRASE = "check FLEET_CA_PASSPHRASE or tls.ca_passphrase_command, or type it again"  # noqa: S105 - a sentence
 

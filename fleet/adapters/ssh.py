@@ -27,7 +27,7 @@ from paramiko.pkey import UnknownKeyType
 from paramiko.ssh_exception import NoValidConnectionsError
 
 from fleet.errors import EngineError, HostError, Unreachable
-from fleet.model import Stage
+from fleet.model.facts import Stage
 from fleet.ports import Completed
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from fleet.adapters.dialling import Dialling
     from fleet.adapters.engine import DockerEngine
     from fleet.adapters.ssh_config import Login
-    from fleet.model import HostSpec
+    from fleet.model.spec import HostSpec
 
 DOCKER_SOCKET = "/var/run/docker.sock"
 KEEPALIVE = 15

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleet.errors import Unreachable
-from fleet.model import SshSpec, Stage
+from fleet.model.facts import Stage
+from fleet.model.spec import SshSpec
 
 # paramiko takes invoke, whose import is as slow as a login, for the `Match exec` lines that few a ~/.ssh/config has.
 _INVOKE = "invoke"

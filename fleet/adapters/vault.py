@@ -23,7 +23,8 @@ from fleet.adapters.authorities import AUTHORITY, CLIENT, CLIENTS, NEXT, PREVIOU
 from fleet.adapters.ledger import Ledger
 from fleet.adapters.signing import Signer
 from fleet.errors import VaultError
-from fleet.model import NAME, Asked, CertificateFacts, Rotation, TlsSpec, VaultFacts
+from fleet.model.facts import Asked, CertificateFacts, Rotation, VaultFacts
+from fleet.model.spec import NAME, TlsSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
     from certs.certificate import Credential
     from certs.keys import Passphrase
-    from fleet.model import ClientFacts, HostSpec
+    from fleet.model.facts import ClientFacts
+    from fleet.model.spec import HostSpec
 
 _Found = TypeVar("_Found")
 

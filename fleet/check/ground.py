@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from fleet.buildkitd import merged
-from fleet.model import Delivery
+from fleet.containers.buildkitd import merged
+from fleet.model.spec import Delivery
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from fleet.model import FleetSpec, HostSpec
+    from fleet.model.spec import FleetSpec, HostSpec
 
 
 class Reach(StrEnum):

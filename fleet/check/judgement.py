@@ -7,13 +7,15 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Never
 
 from fleet.check.ground import EngineInfo, Ground
-from fleet.model import Down, HostFacts
+from fleet.model.facts import Down, HostFacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from fleet.check.ground import Reach
-    from fleet.model import FleetSpec, HostSpec, Offer, Platform, VaultFacts
+    from fleet.model.facts import Offer, VaultFacts
+    from fleet.model.platforms import Platform
+    from fleet.model.spec import FleetSpec, HostSpec
 
 
 class State(StrEnum):

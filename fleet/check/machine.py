@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from certs.lifetimes import CLOCK_TOLERANCE
 from fleet.check.judgement import NO_ANSWER, listed, ok, problem, unknown, warning
 from fleet.health import CLOCK_LIMIT, FULL_LIMIT, emulating, to_spare, wrong_clock
-from fleet.model import Down, Platform, Stage, runs_natively
+from fleet.model.facts import Down, Stage
+from fleet.model.platforms import Platform, runs_natively
 from fleet.quantities import size
 
 if TYPE_CHECKING:

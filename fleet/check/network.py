@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Literal
 from fleet.check.ground import EngineInfo, Ground, Reach, registries
 from fleet.check.judgement import NO_ANSWER, listed, ok, problem, unknown, warning
 from fleet.health import foreign
-from fleet.lane import other_authority
-from fleet.model import Delivery, Down, HostFacts, Image, Offer, Stage, object_name
+from fleet.model.facts import Down, HostFacts, Image, Offer, Stage
+from fleet.model.spec import Delivery, object_name
+from fleet.planning.lane import other_authority
 from fleet.quantities import size
 
 if TYPE_CHECKING:

@@ -13,15 +13,16 @@ from fleet.check.judgement import Case, State, Topic, ok, problem, unknown, warn
 from fleet.check.machine import clock_judgement
 from fleet.check.node import judge
 from fleet.health import CLOCK_LIMIT, wrong_clock
-from fleet.model import BuilderFacts, Down, HostFacts, common_skew
-from fleet.plan import builder_problem
+from fleet.model.facts import BuilderFacts, Down, HostFacts, common_skew
+from fleet.planning.plan import builder_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     from fleet.check.judgement import Answers, Judgement
-    from fleet.model import FleetSpec, HostSpec, VaultFacts
+    from fleet.model.facts import VaultFacts
+    from fleet.model.spec import FleetSpec, HostSpec
 
 
 @dataclass(frozen=True, slots=True)

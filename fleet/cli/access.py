@@ -14,14 +14,15 @@ import click
 from fleet.cli import output
 from fleet.cli.world import load, world_of
 from fleet.errors import UsageError, VaultError
-from fleet.model import NAME, Facts
+from fleet.model.spec import NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from certs.bundle import Bundle, BundleNode
     from certs.keys import Passphrase
-    from fleet.model import Asked, FleetSpec
+    from fleet.model.facts import Asked, Facts
+    from fleet.model.spec import FleetSpec
     from fleet.ports import World
 
 OPERATOR = "operator"
@@ -71,7 +72,7 @@ def hand_out(spec: FleetSpec, world: World, client: str, asked: Asked, facts: Fa
 
 def _nodes(spec: FleetSpec, world: World) -> tuple[BundleNode, ...]:
     from fleet.membership import handed_out
-    from fleet.observe import PROBE_TIMEOUT
+    from fleet.observing.observe import PROBE_TIMEOUT
     from fleet.parallel import gather
 
     answers = gather({host.name: partial(world.prober.probe, host, timeout=PROBE_TIMEOUT) for host in spec.hosts})

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from fleet.adapters.builder import BuildxBuilder
-    from fleet.build_arguments import BuildArguments
-    from fleet.dispatch import Dispatched
+    from fleet.dispatching.build_arguments import BuildArguments
+    from fleet.dispatching.dispatch import Dispatched
 
 OWN_BUILDERS = "buildx"
 """Folder in the vault for the builder definitions that `fleet build` makes, apart from the user's."""
@@ -36,9 +36,9 @@ def build(command: str, arguments: Sequence[str]) -> int:
     from fleet.adapters.buildkit import BuildkitProber
     from fleet.adapters.project import branches, project
     from fleet.adapters.reservations import Reservations
-    from fleet.build_arguments import baked, parse
-    from fleet.dispatch import Dispatcher
-    from fleet.model import Platform
+    from fleet.dispatching.build_arguments import baked, parse
+    from fleet.dispatching.dispatch import Dispatcher
+    from fleet.model.platforms import Platform
 
     signal.signal(signal.SIGTERM, _interrupted)
     bakes = command == "bake"
@@ -73,7 +73,7 @@ def build(command: str, arguments: Sequence[str]) -> int:
     asked = replace(asked, branches=branches(asked.context)) if asked.cache else asked
     if asked.apart:
         from fleet.adapters.registry import BuildxRegistry
-        from fleet.split import Splitter
+        from fleet.dispatching.split import Splitter
 
         registry = BuildxRegistry(spec.buildkit.config.get("registry", {}))
         done = Splitter(dispatcher, builder, registry).build(asked, key, here)

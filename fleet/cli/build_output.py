@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from fleet.dispatch import Share
+    from fleet.dispatching.dispatch import Share
 
 
 def lines(shares: Sequence[Share]) -> Iterator[str]:

@@ -20,8 +20,8 @@ from fleet.cli.build import OWN_BUILDERS
 from fleet.cli.progress import progress
 from fleet.cli.world import chosen, entitled, load_any, world_of
 from fleet.errors import HostError
-from fleet.model import Down
-from fleet.observe import PROBE_TIMEOUT
+from fleet.model.facts import Down
+from fleet.observing.observe import PROBE_TIMEOUT
 from fleet.parallel import gather
 from fleet.quantities import lasting
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from fleet.model import HostSpec
+    from fleet.model.spec import HostSpec
     from fleet.ports import Prober
 
 AGAIN = 2.0

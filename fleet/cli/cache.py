@@ -9,25 +9,26 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fleet.applying.record import Recorder
+from fleet.applying.report import Event, Result
 from fleet.cache import CacheRecord, Pruning, Usage, summed, would_go
 from fleet.cli import output
 from fleet.cli.progress import progress
 from fleet.cli.world import chosen, entitled, load_any, world_of
 from fleet.errors import HostError, UsageError
 from fleet.health import short_of_space
-from fleet.model import Connection, Down, HostFacts
-from fleet.observe import PROBE_TIMEOUT, Connections, observe_host
+from fleet.model.facts import Down, HostFacts
+from fleet.model.spec import Connection
+from fleet.observing.observe import PROBE_TIMEOUT, Connections, observe_host
 from fleet.parallel import Gathering, gather
 from fleet.quantities import parse_duration, parse_size, size
-from fleet.record import Recorder
-from fleet.report import Event, Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
-    from fleet.model import FleetSpec, HostSpec
+    from fleet.model.spec import FleetSpec, HostSpec
     from fleet.ports import Prober, World
 
 

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from fleet.model import Asked, ClientFacts, Facts, FleetSpec
+    from fleet.applying.rotation import Exchange, Rotator
+    from fleet.model.facts import Asked, ClientFacts, Facts
+    from fleet.model.spec import FleetSpec
     from fleet.ports import World
-    from fleet.rotation import Exchange, Rotator
 
 EXPIRED = 1
 """The exit code of `fleet certs list` when something has expired that the fleet needs."""
@@ -35,7 +36,7 @@ LIST_TIME = 5.0
 def show(inventory: Path, *, started: float, as_json: bool, verbose: bool) -> int:
     """`fleet certs list`; `started` in the time of time.monotonic()."""
     from fleet.certificates import State, entries
-    from fleet.observe import Connections, observe
+    from fleet.observing.observe import Connections, observe
 
     spec = load_any(inventory)
     world = world_of(spec, certificates=True)
@@ -84,7 +85,7 @@ def rotate(
 
 def revoke(inventory: Path, name: str, *, yes: bool, as_json: bool, verbose: bool) -> int:
     """`fleet certs revoke`."""
-    from fleet.rotation import Exchange, live, revoked_but_trusted
+    from fleet.applying.rotation import Exchange, live, revoked_but_trusted
 
     spec = load(inventory)
     vault = world_of(spec).vault
@@ -160,10 +161,10 @@ def _rotator(
     spec: FleetSpec, command: str, *, no_wait: bool = False, deadline: float | None = None, verbose: bool
 ) -> Iterator[Rotator]:
     """With the vault locked and its key at hand, the connections open, and progress shown."""
-    from fleet.actions import GRACE
-    from fleet.apply import Applier
-    from fleet.observe import Connections
-    from fleet.rotation import Rotator
+    from fleet.applying.apply import Applier
+    from fleet.applying.rotation import Rotator
+    from fleet.observing.observe import Connections
+    from fleet.planning.actions import GRACE
 
     world = world_of(spec)
     with world.vault.locked():

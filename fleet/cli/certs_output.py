@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fleet.applying.rotation import Step
 from fleet.cli import INTERRUPTED
 from fleet.cli.output import report_json, show_report
-from fleet.model import Rotation
-from fleet.rotation import Step
+from fleet.model.facts import Rotation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
+    from fleet.applying.rotation import Exchange
     from fleet.certificates import Entry
-    from fleet.rotation import Exchange
 
 
 def show_certificates(entries: Sequence[Entry]) -> None:

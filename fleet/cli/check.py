@@ -25,9 +25,9 @@ THIS_MACHINE = "this machine"
 
 def check(inventory: Path, only: Sequence[str], *, as_json: bool, verbose: bool) -> int:
     """`fleet check`."""
+    from fleet.check.preflight import ask
     from fleet.check.verdict import check as judge
-    from fleet.observe import Connections
-    from fleet.preflight import ask
+    from fleet.observing.observe import Connections
 
     spec = load(inventory, only)
     world = world_of(spec)

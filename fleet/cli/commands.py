@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from fleet.model import Facts, FleetSpec
-    from fleet.plan import Plan
+    from fleet.model.facts import Facts
+    from fleet.model.spec import FleetSpec
+    from fleet.planning.plan import Plan
 
 SOMETHING_TO_DO = 4
 
@@ -32,8 +33,8 @@ nothing is."""
 
 def plan(inventory: Path, only: Sequence[str], *, exit_code: bool, as_json: bool, verbose: bool) -> int:
     """`fleet plan`."""
-    from fleet import plan as decide
-    from fleet.observe import Connections, observe
+    from fleet.observing.observe import Connections, observe
+    from fleet.planning import plan as decide
 
     spec = load(inventory, only)
     world = world_of(spec, dial=chosen(spec, only))
@@ -66,7 +67,7 @@ def up(
     spec = load(inventory, only)
     world = world_of(spec, dial=chosen(spec, only))
     from fleet.certificates import problems
-    from fleet.observe import Connections, Observation, observe
+    from fleet.observing.observe import Connections, Observation, observe
 
     with world.vault.locked(), Connections(world.connect) as connections:
         with progress(verbose=verbose) as show:
@@ -74,9 +75,9 @@ def up(
             asked = Observation(spec, world, connections, only=only)
             # While the hosts let us in: what the logins need next, and what their answers are for.
             import fleet.adapters.engine  # noqa: F401 - loaded ahead
-            from fleet import plan as decide
-            from fleet.actions import GRACE
-            from fleet.apply import Applier
+            from fleet.applying.apply import Applier
+            from fleet.planning import plan as decide
+            from fleet.planning.actions import GRACE
 
             command, patience = "restart" if restart else "up", 0 if no_wait else GRACE
 
@@ -129,7 +130,7 @@ def up(
 def status(inventory: Path, *, started: float, as_json: bool, verbose: bool) -> int:
     """`fleet status`; `started` in the time of time.monotonic()."""
     from fleet.health import snapshot
-    from fleet.observe import Connections, observe
+    from fleet.observing.observe import Connections, observe
 
     spec = load_any(inventory)
     world = world_of(spec, certificates=True, dial=spec.hosts)
@@ -153,9 +154,9 @@ def down(
     inventory: Path, only: Sequence[str], *, volumes: bool, any_vault: bool, yes: bool, as_json: bool, verbose: bool
 ) -> int:
     """`fleet down`."""
-    from fleet import plan as decide
-    from fleet.apply import Applier
-    from fleet.observe import Connections, observe
+    from fleet.applying.apply import Applier
+    from fleet.observing.observe import Connections, observe
+    from fleet.planning import plan as decide
 
     spec = load(inventory, only)
     world = world_of(spec)
@@ -182,7 +183,7 @@ def down(
 
 def schema() -> int:
     """`fleet schema`."""
-    from fleet.inventory import json_schema
+    from fleet.inventory.parse import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
     return 0

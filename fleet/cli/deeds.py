@@ -7,19 +7,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fleet import notes
+from fleet.applying.report import Event
 from fleet.cli import cache, drain
 from fleet.cli.world import chosen
 from fleet.errors import VaultError
-from fleet.observe import Connections, observe
-from fleet.report import Event
+from fleet.observing.observe import Connections, observe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from fleet.applying.report import Outcome
     from fleet.errors import HostError
-    from fleet.model import Down, FleetSpec
+    from fleet.model.facts import Down
+    from fleet.model.spec import FleetSpec
     from fleet.ports import World
-    from fleet.report import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +77,8 @@ class Deeds:
         return lines + _whys(unnoted)
 
     def _apply(self, nodes: Sequence[str], tell: Callable[[Event], None], *, restart: Sequence[str]) -> list[str]:
-        from fleet.apply import Applier
-        from fleet.plan import plan
+        from fleet.applying.apply import Applier
+        from fleet.planning.plan import plan
 
         spec, world = self.spec, self.world()
         with world.vault.locked(), Connections(world.connect) as connections:
@@ -94,7 +95,7 @@ class Deeds:
         return [_outcome(one) for one in (*report.nodes, report.builder)]
 
     def _note(self, nodes: Sequence[str], tell: Callable[[Event], None], *, away: bool) -> list[str]:
-        from fleet.record import Recorder
+        from fleet.applying.record import Recorder
 
         world, told, command = self.world(), _Told(tell), "drain" if away else "resume"
         text = notes.Drain(world.operator, world.now()).text() if away else None

@@ -10,23 +10,24 @@ from typing import TYPE_CHECKING
 import click
 
 from fleet import notes
-from fleet.actions import Drain, Resume
+from fleet.applying.report import Result
 from fleet.cli import output
 from fleet.cli.progress import progress
 from fleet.cli.world import chosen, load, world_of
 from fleet.errors import HostError
-from fleet.model import Facts, Health, NodeFacts
-from fleet.report import Result
+from fleet.model.facts import Facts, NodeFacts
+from fleet.model.snapshot import Health
+from fleet.planning.actions import Drain, Resume
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from fleet.applying.record import Recorder
+    from fleet.applying.report import Outcome
     from fleet.cli.progress import Progress
-    from fleet.model import FleetSpec, HostSpec
+    from fleet.model.spec import FleetSpec, HostSpec
     from fleet.ports import World
-    from fleet.record import Recorder
-    from fleet.report import Outcome
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at a node whose builds are waited for."""
@@ -60,8 +61,8 @@ def resume(inventory: Path, names: Sequence[str], *, as_json: bool, verbose: boo
 @contextmanager
 def _recorder(spec: FleetSpec, world: World, command: str) -> Iterator[Recorder]:
     """Notes on the hosts what is done, and tells at the end where that was not possible."""
-    from fleet.observe import Connections
-    from fleet.record import Recorder
+    from fleet.applying.record import Recorder
+    from fleet.observing.observe import Connections
 
     with Connections(world.connect) as connections:
         recorder = Recorder(spec.name, command, world, connections)
@@ -93,9 +94,9 @@ def note_all(recorder: Recorder, hosts: Sequence[HostSpec], text: str | None, sh
 
 def _found(spec: FleetSpec, world: World) -> Facts:
     """What is known without logging in."""
-    from fleet.observe import PROBE_TIMEOUT
+    from fleet.containers.proxy import gates
+    from fleet.observing.observe import PROBE_TIMEOUT
     from fleet.parallel import Gathering, gather
-    from fleet.proxy import gates
 
     ways = {key: partial(world.prober.probe, gate, timeout=PROBE_TIMEOUT) for key, gate in gates(spec).items()}
     through = Gathering(ways)
@@ -106,11 +107,11 @@ def _found(spec: FleetSpec, world: World) -> Facts:
 
 def reregister(spec: FleetSpec, world: World, show: Progress) -> Outcome | None:
     """Let this machine's builder follow, so that plain buildx goes to the others, too; None: there is no builder."""
-    from fleet.apply import Applier
-    from fleet.gateway import ways
-    from fleet.lane import Lane
-    from fleet.observe import Connections
-    from fleet.plan import able_platforms, builder_steps
+    from fleet.applying.apply import Applier
+    from fleet.observing.observe import Connections
+    from fleet.planning.gateway import ways
+    from fleet.planning.lane import Lane
+    from fleet.planning.plan import able_platforms, builder_steps
 
     if not world.builder.read(spec.name).registered:
         return None
@@ -124,9 +125,9 @@ def reregister(spec: FleetSpec, world: World, show: Progress) -> Outcome | None:
 
 
 def _await_idle(world: World, hosts: Sequence[HostSpec], show: Progress) -> None:
-    from fleet.act import SETTLING
+    from fleet.applying.act import SETTLING
     from fleet.health import at_rest
-    from fleet.observe import PROBE_TIMEOUT
+    from fleet.observing.observe import PROBE_TIMEOUT
     from fleet.parallel import gather
 
     # A build that was sent there just before has begun by then.

@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fleet import emulation
+from fleet.applying import emulation
+from fleet.applying.record import Recorder
+from fleet.applying.report import Event, Result
 from fleet.cli import output
 from fleet.cli.progress import progress
 from fleet.cli.world import chosen, load, world_of
-from fleet.model import Down, HostFacts
-from fleet.observe import Connections
-from fleet.record import Recorder
-from fleet.report import Event, Result
+from fleet.model.facts import Down, HostFacts
+from fleet.observing.observe import Connections
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from fleet.emulation import Change
-    from fleet.model import FleetSpec
+    from fleet.applying.emulation import Change
+    from fleet.model.spec import FleetSpec
 
 
 def show(inventory: Path, nodes: Sequence[str], *, as_json: bool, verbose: bool) -> int:

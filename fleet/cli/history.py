@@ -6,23 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fleet.applying.history import merged
 from fleet.cli import output
 from fleet.cli.progress import progress
 from fleet.cli.world import chosen, load, world_of
-from fleet.history import merged
-from fleet.model import Down
+from fleet.model.facts import Down
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from fleet.history import Entry, History
+    from fleet.applying.history import Entry, History
 
 
 def history(inventory: Path, nodes: Sequence[str], *, last: int | None, as_json: bool, verbose: bool) -> int:
     """`fleet history`; `verbose`: each action, too."""
-    from fleet.observe import Connections
-    from fleet.record import histories
+    from fleet.applying.record import histories
+    from fleet.observing.observe import Connections
 
     spec = load(inventory, nodes)
     with progress(verbose=False) as show, Connections(world_of(spec).connect) as connections:

@@ -19,18 +19,21 @@ from fleet.cli.build import OWN_BUILDERS
 from fleet.cli.progress import progress
 from fleet.cli.world import world_of
 from fleet.errors import BuilderError, HostError, UsageError, VaultError
-from fleet.model import NAME, ApiFacts, Facts, NodeFacts
+from fleet.model.facts import ApiFacts, Facts, NodeFacts
+from fleet.model.spec import NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from certs.bundle import Bundle
     from fleet.adapters.membership import MemberVault
+    from fleet.applying.report import Outcome
     from fleet.cli.progress import Progress
     from fleet.membership import Membership
-    from fleet.model import BuilderFacts, Down, FleetSpec, HostSpec, Snapshot
+    from fleet.model.facts import BuilderFacts, Down
+    from fleet.model.snapshot import Snapshot
+    from fleet.model.spec import FleetSpec, HostSpec
     from fleet.ports import Prober, World
-    from fleet.report import Outcome
 
 
 def join(source: str, *, force: bool, as_json: bool, verbose: bool) -> int:
@@ -38,7 +41,7 @@ def join(source: str, *, force: bool, as_json: bool, verbose: bool) -> int:
     bundle = _unpacked(source)
     from fleet.adapters.membership import MemberVault
     from fleet.adapters.vault import home
-    from fleet.plan import builder_problem
+    from fleet.planning.plan import builder_problem
 
     vault = MemberVault(home() / bundle.fleet)
     new = vault.check(bundle, force=force)
@@ -99,14 +102,14 @@ def _unpacked(source: str) -> Bundle:
 
 def _take_up(new: Membership, world: World, registered: BuilderFacts, show: Progress) -> tuple[Outcome, Snapshot]:
     """Ask the nodes, register them, and leave a note at each that this bundle was taken."""
-    from fleet.apply import Applier
-    from fleet.gateway import ways
+    from fleet.applying.apply import Applier
+    from fleet.containers.proxy import gates
     from fleet.health import snapshot
     from fleet.membership import able
-    from fleet.observe import PROBE_TIMEOUT, Connections
+    from fleet.observing.observe import PROBE_TIMEOUT, Connections
     from fleet.parallel import Gathering, gather
-    from fleet.plan import builder_steps
-    from fleet.proxy import gates
+    from fleet.planning.gateway import ways
+    from fleet.planning.plan import builder_steps
 
     spec = new.spec
     show.waiting("asking the nodes")
@@ -137,7 +140,7 @@ def settle(spec: FleetSpec) -> None:
 def _settle(vault: MemberVault, spec: FleetSpec) -> None:
     def answer(files: Mapping[str, str]) -> bool:
         from fleet.adapters.buildkit import BuildkitProber
-        from fleet.observe import PROBE_TIMEOUT
+        from fleet.observing.observe import PROBE_TIMEOUT
         from fleet.parallel import gather
 
         prober = BuildkitProber(files)
@@ -166,7 +169,7 @@ def leave(name: str | None, *, as_json: bool) -> int:
     from fleet.adapters import membership
     from fleet.adapters.builder import BuildxBuilder
     from fleet.adapters.vault import home
-    from fleet.plan import builder_problem
+    from fleet.planning.plan import builder_problem
 
     known = membership.joined()
     fleet = name or os.environ.get("FLEET_NAME") or (known[0] if known else "")

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from fleet.cli.world import load
 from fleet.errors import FleetError
-from fleet.model import Connection
+from fleet.model.spec import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
     from typing import NoReturn
 
-    from fleet.model import HostSpec
+    from fleet.model.spec import HostSpec
 
 
 def ssh(inventory: Path, node: str, command: Sequence[str]) -> NoReturn:

@@ -18,7 +18,8 @@ from fleet.cli.progress import progress
 from fleet.cli.world import chosen, load, world_of
 from fleet.errors import HostError, UsageError
 from fleet.logs import Line, Window, merged
-from fleet.model import Down, object_name
+from fleet.model.facts import Down
+from fleet.model.spec import object_name
 from fleet.parallel import gather
 from fleet.quantities import parse_moment
 
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from fleet.model import FleetSpec, HostSpec
-    from fleet.observe import Connections
+    from fleet.model.spec import FleetSpec, HostSpec
+    from fleet.observing.observe import Connections
 
 HOLD = 0.3
 """Seconds for which a line that is followed may be overtaken by an earlier one of another node."""
@@ -52,7 +53,7 @@ def logs(
     verbose: bool,
 ) -> int:
     """`fleet logs`; interrupting what is followed is its regular end."""
-    from fleet.observe import Connections
+    from fleet.observing.observe import Connections
 
     spec = load(inventory, nodes)
     world = world_of(spec)

@@ -503,8 +503,8 @@ def emulation_install(
 
     It holds for everything on that host, until it restarts.
     """
+    from fleet.applying.emulation import INSTALL, of
     from fleet.cli import emulation
-    from fleet.emulation import INSTALL, of
 
     sys.exit(emulation.change(inventory, node, of(INSTALL, architectures, image), as_json=as_json, verbose=verbose))
 
@@ -523,8 +523,8 @@ def emulation_remove(
 
     Those of packages such as qemu-user-static come back when the host restarts.
     """
+    from fleet.applying.emulation import REMOVE, of
     from fleet.cli import emulation
-    from fleet.emulation import REMOVE, of
 
     sys.exit(emulation.change(inventory, node, of(REMOVE, architectures, image), as_json=as_json, verbose=verbose))
 

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
-    from fleet.model import Down, NodeHealth, Platform, Snapshot
-    from fleet.plan import Plan
-    from fleet.report import Outcome, Report
+    from fleet.applying.report import Outcome, Report
+    from fleet.model.facts import Down
+    from fleet.model.platforms import Platform
+    from fleet.model.snapshot import NodeHealth, Snapshot
+    from fleet.planning.plan import Plan
 
 _HEALTH = {
     "ready": ("●", "green"),

@@ -11,7 +11,7 @@ from fleet.errors import UsageError
 
 if TYPE_CHECKING:
     from certs.keys import Passphrase
-    from fleet.model import TlsSpec
+    from fleet.model.spec import TlsSpec
 
 VARIABLE = "FLEET_CA_PASSPHRASE"
 NEW_VARIABLE = "FLEET_CA_NEW_PASSPHRASE"

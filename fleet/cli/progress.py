@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
 
-    from fleet.report import Event
+    from fleet.applying.report import Event
 
 
 class Progress(Protocol):

@@ -14,8 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fleet.buildkitd import merged, placed
-from fleet.model import (
+from fleet.containers.buildkitd import merged, placed
+from fleet.model.platforms import Platform
+from fleet.model.spec import (
     Balance,
     BuildkitSpec,
     Connection,
@@ -25,7 +26,6 @@ from fleet.model import (
     HostSpec,
     KeyPair,
     Limits,
-    Platform,
     SshSpec,
     TlsSpec,
 )
@@ -33,28 +33,20 @@ from fleet.model import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_CHECKERS = (
-    "inventory.py",
-    "yamltree.py",
-    "strict.py",
-    "buildkitd_keys.py",
-    "tls_keys.py",
-    "gateway_keys.py",
-    "quantities.py",
-    "model.py",
-)
+_CHECKERS = ("inventory", "model", "containers/buildkitd.py", "quantities.py")
+"""What decides on an inventory, under the package: when any of it changes, everything is checked anew."""
 _KEPT = 16
 
 
 def load(path: Path) -> FleetSpec:
-    """As `fleet.inventory.load`, and as strict."""
+    """As `fleet.inventory.parse.load`, and as strict."""
     directory = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fleet" / "inventories"
     with suppress(OSError, ValueError, KeyError, TypeError):
         entry = directory / _key(path)
         spec = _restored(json.loads(entry.read_bytes()))
         if all(Path(file).is_file() for file in _files(spec)):
             return spec
-    from fleet import inventory
+    from fleet.inventory import parse as inventory
 
     spec = inventory.load(path)
     with suppress(OSError):
@@ -65,7 +57,8 @@ def load(path: Path) -> FleetSpec:
 def _key(path: Path) -> str:
     package = Path(__file__).parent.parent
     digest = hashlib.sha256(f"{path.absolute()}\n{Path.home()}\n".encode())
-    for file in (path, *(package / name for name in _CHECKERS)):
+    checkers = (package / name for name in _CHECKERS)
+    for file in (path, *(code for it in checkers for code in (sorted(it.glob("*.py")) if it.is_dir() else [it]))):
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 

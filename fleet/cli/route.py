@@ -8,25 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fleet import explain, route, spread
+from fleet import route
 from fleet.adapters.project import project
 from fleet.adapters.reservations import Reservations
 from fleet.cli import output
 from fleet.cli.build import OWN_BUILDERS, RESERVED
 from fleet.cli.progress import progress
 from fleet.cli.world import entitled, load_any, world_of
+from fleet.dispatching import explain, spread
 from fleet.errors import RoutingError, UsageError
 from fleet.health import node_health
-from fleet.model import NodeFacts, Platform
-from fleet.observe import PROBE_TIMEOUT
+from fleet.model.facts import NodeFacts
+from fleet.model.platforms import Platform
+from fleet.observing.observe import PROBE_TIMEOUT
 from fleet.parallel import gather
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from fleet.explain import Route
-    from fleet.model import FleetSpec, NodeHealth
+    from fleet.dispatching.explain import Route
+    from fleet.model.snapshot import NodeHealth
+    from fleet.model.spec import FleetSpec
     from fleet.ports import Prober
 
 

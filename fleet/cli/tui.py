@@ -13,20 +13,22 @@ from typing import TYPE_CHECKING
 
 from fleet.cli.world import load_any, world_of
 from fleet.errors import HostError, UsageError
-from fleet.model import Connection, Down, Stage
+from fleet.model.facts import Down, Stage
+from fleet.model.spec import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from fleet.applying.history import Entry
+    from fleet.applying.report import Event
     from fleet.builds import BuildRecord
-    from fleet.history import Entry
     from fleet.logs import Line
-    from fleet.model import FleetSpec, Snapshot
+    from fleet.model.snapshot import Snapshot
+    from fleet.model.spec import FleetSpec
+    from fleet.observing.recording import Recorder
+    from fleet.observing.watch import Watch
     from fleet.ports import Prober
-    from fleet.recording import Recorder
-    from fleet.report import Event
-    from fleet.watch import Watch
     from tui.outside import Deed, Outside, Watching
 
 TAIL = 200
@@ -40,7 +42,7 @@ def tui(inventory: Path, *, read_only: bool, bell: bool, record: Path | None) ->
     with ExitStack() as stack:
         put = outside(spec)
         if record:
-            from fleet.recording import Recorder
+            from fleet.observing.recording import Recorder
 
             put = taped(put, stack.enter_context(Recorder(record, spec)))
         return _run(put, read_only=read_only, bell=bell)
@@ -49,7 +51,7 @@ def tui(inventory: Path, *, read_only: bool, bell: bool, record: Path | None) ->
 def replay(path: Path) -> int:
     """`fleet tui --replay`: neither an inventory nor a fleet is needed for it."""
     _refuse_pipes()
-    from fleet.recording import Recording, Replay
+    from fleet.observing.recording import Recording, Replay
     from tui.outside import Outside
 
     recording = Recording.open(path)
@@ -147,7 +149,7 @@ class _World:
 
     @contextmanager
     def watch(self) -> Iterator[Watch]:
-        from fleet.watch import Watch
+        from fleet.observing.watch import Watch
 
         with Watch(self._spec, world_of(self._spec, certificates=True, keep=True)) as watch:
             yield watch
@@ -172,8 +174,8 @@ def _shell(spec: FleetSpec, node: str) -> Sequence[str]:
 
 
 def _history(spec: FleetSpec, node: str) -> Sequence[Entry]:
-    from fleet.observe import Connections
-    from fleet.record import histories
+    from fleet.applying.record import histories
+    from fleet.observing.observe import Connections
 
     with Connections(world_of(spec).connect) as connections:
         found = histories(spec.name, [spec.host(node)], connections)[node]
@@ -185,7 +187,7 @@ def _history(spec: FleetSpec, node: str) -> Sequence[Entry]:
 def _logs(spec: FleetSpec, nodes: Sequence[str], stop: threading.Event) -> Iterator[tuple[str, Line | Down | None]]:
     """Lines of these nodes as they come; a node that cannot be asked says why, and does not stop the others."""
     from fleet.cli.logs import AHEAD, open_log, pass_on
-    from fleet.observe import Connections
+    from fleet.observing.observe import Connections
 
     arriving: queue.Queue[tuple[str, Line | Down | None]] = queue.Queue(AHEAD)
     with Connections(world_of(spec).connect) as connections:

@@ -14,12 +14,12 @@ from fleet.cli.world import load_any, world_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fleet.model import Snapshot
+    from fleet.model.snapshot import Snapshot
 
 
 def watch(inventory: Path, *, as_json: bool) -> int:
     """Until it is interrupted, which is its regular end."""
-    from fleet.watch import Watch
+    from fleet.observing.watch import Watch
 
     spec = load_any(inventory)
     before: object = None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from certs.keys import Passphrase
     from fleet.adapters.dialling import Dialling
     from fleet.adapters.vault import FileVault
-    from fleet.model import FleetSpec, HostSpec
+    from fleet.model.spec import FleetSpec, HostSpec
     from fleet.ports import Host, World
 
 
@@ -130,7 +130,7 @@ def world_of(
 ) -> World:
     """The real adapters; `certificates`, `keep`: see `BuildkitProber`; `dial`: hosts to be logged in to now."""
     from fleet.adapters.dialling import Dialling
-    from fleet.model import Connection
+    from fleet.model.spec import Connection
 
     remote = [host for host in dial if host.connection is Connection.SSH]
     dialling = Dialling([(host.address, host.ssh.port or 22) for host in remote], Path("~/.ssh/config").expanduser())
@@ -174,7 +174,7 @@ def _operator() -> str:
 
 
 def _connect(dialling: Dialling, host: HostSpec) -> Host:
-    from fleet.model import Connection
+    from fleet.model.spec import Connection
 
     if host.connection is Connection.LOCAL:
         from fleet.adapters.local import LocalHost

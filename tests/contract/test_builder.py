@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleet.adapters.builder import BuildxBuilder
-from fleet.build_arguments import OWN, SHORT_SWITCHES, SWITCHES
 from fleet.buildx import (
     AppendNode,
     CreateBuilder,
@@ -25,6 +24,7 @@ from fleet.buildx import (
     same,
     steps,
 )
+from fleet.dispatching.build_arguments import OWN, SHORT_SWITCHES, SWITCHES
 from fleet.errors import BuilderError
 from tests.support.fakes import FakeBuilder
 from tests.support.lab import eventually
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from fleet.model import BuilderNode
+    from fleet.model.facts import BuilderNode
     from fleet.ports import Builder
     from tests.lab import Lab
 

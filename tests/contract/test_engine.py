@@ -12,15 +12,17 @@ import pytest
 
 from certs.authority import create_authority, issue_node
 from certs.certificate import Certificate, describe
-from fleet import buildkitd
 from fleet.adapters import local
 from fleet.adapters.engine import DockerEngine
 from fleet.adapters.local import LocalHost
 from fleet.adapters.ssh import connect
-from fleet.daemon import DaemonSpec, Files
+from fleet.containers import buildkitd
+from fleet.containers.daemon import DaemonSpec, Files
+from fleet.containers.images import Archive
 from fleet.errors import EngineError
-from fleet.images import Archive
-from fleet.model import CertificateFacts, DaemonFacts, Image, Limits, Offer, Platform, Stage, pull_mark
+from fleet.model.facts import CertificateFacts, DaemonFacts, Image, Offer, Stage
+from fleet.model.platforms import Platform
+from fleet.model.spec import Limits, pull_mark
 from tests.support import pushed
 from tests.support.fake_registry import FakeRegistry
 from tests.support.fakes import FakeEngine, Machine

@@ -10,9 +10,10 @@ import pytest
 
 from certs.authority import create_authority
 from fleet.adapters.ssh import connect
+from fleet.containers.proxy import ProxySpec, proxy_spec
 from fleet.errors import EngineError
-from fleet.model import FleetSpec, GatewaySpec, Image, pull_mark
-from fleet.proxy import ProxySpec, proxy_spec
+from fleet.model.facts import Image
+from fleet.model.spec import FleetSpec, GatewaySpec, pull_mark
 from tests.support.fakes import FakeEngine, Machine
 from tests.support.lab import eventually, host_spec
 from tests.support.values import fleet, host, vault
@@ -20,7 +21,7 @@ from tests.support.values import fleet, host, vault
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fleet.model import HostSpec
+    from fleet.model.spec import HostSpec
     from fleet.ports import Engine
     from tests.lab import Lab
 

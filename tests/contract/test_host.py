@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fleet import history
 from fleet.adapters import host_lock, local
 from fleet.adapters.local import LocalHost
 from fleet.adapters.ssh import connect
+from fleet.applying import history
+from fleet.applying.history import Entry, History
+from fleet.applying.report import Result
 from fleet.errors import HostError
-from fleet.history import Entry, History
-from fleet.model import Stage
+from fleet.model.facts import Stage
 from fleet.parallel import gather
-from fleet.report import Result
 from tests.support.fakes import FakeHost, Machine
 from tests.support.lab import docker_socket, eventually, host_spec
 

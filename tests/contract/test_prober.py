@@ -21,8 +21,10 @@ from fleet.builds import BuildRecord, Outcome, Steps, name_of, platforms_of
 from fleet.cache import CacheRecord, Pruning, summed
 from fleet.check.ground import Reach
 from fleet.errors import HostError, VaultError
-from fleet.lane import daemon_spec
-from fleet.model import ApiFacts, Down, FleetSpec, HostSpec, Platform, Stage, shared_name
+from fleet.model.facts import ApiFacts, Down, Stage
+from fleet.model.platforms import Platform
+from fleet.model.spec import FleetSpec, HostSpec, shared_name
+from fleet.planning.lane import daemon_spec
 from tests.support.fake_vault import FakeVault
 from tests.support.fakes import FakeHost, FakeProber, Machine
 from tests.support.lab import eventually, host_spec

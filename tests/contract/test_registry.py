@@ -14,13 +14,13 @@ import pytest
 
 from fleet.adapters.registry import BuildxRegistry
 from fleet.errors import HostError
-from fleet.model import Stage
+from fleet.model.facts import Stage
 from tests.lab import Lab
 from tests.support import pushed
 from tests.support.fake_registry import FakeRegistry
 
 if TYPE_CHECKING:
-    from fleet.images import Archive
+    from fleet.containers.images import Archive
     from fleet.ports import Registry
 
 MARK = "fleet.acme:pulled-0123456789ab"

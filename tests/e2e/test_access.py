@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from fleet.adapters.buildkit import BuildkitProber
-from fleet.inventory import load
-from fleet.model import ApiFacts
+from fleet.inventory.parse import load
+from fleet.model.facts import ApiFacts
 from fleet.notes import joined
 from tests.e2e.conftest import HOSTS, Operator
 from tests.lab import Lab

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fleet.model import Platform
+from fleet.model.platforms import Platform
 from tests.e2e.conftest import Operator
 from tests.support import pushed
 from tests.support.lab import eventually

@@ -16,8 +16,8 @@ import pytest
 
 from fleet.cli.tui import outside, taped
 from fleet.cli.world import load_any
-from fleet.model import Health
-from fleet.recording import Recorder, Recording
+from fleet.model.snapshot import Health
+from fleet.observing.recording import Recorder, Recording
 from tests.e2e.conftest import Operator
 from tests.tui.driving import Hand, Recorded
 from tui.app import Dashboard

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fleet.spread import order
+from fleet.dispatching.spread import order
 from tests.e2e.conftest import Operator
 from tests.support import pushed
 

@@ -16,8 +16,8 @@ import pytest
 
 from fleet.adapters.buildkit import BuildkitProber
 from fleet.errors import UsageError
-from fleet.inventory import load
-from fleet.model import ApiFacts, Stage
+from fleet.inventory.parse import load
+from fleet.model.facts import ApiFacts, Stage
 from tests.e2e.conftest import HOSTS, Operator
 from tests.lab import Lab
 from tests.support.building import Kind, Loops, build, in_folder

@@ -13,8 +13,8 @@ import trustme
 
 from fleet.adapters.buildkit import BuildkitProber
 from fleet.adapters.ssh import connect
-from fleet.inventory import load
-from fleet.model import ApiFacts, Down, Stage
+from fleet.inventory.parse import load
+from fleet.model.facts import ApiFacts, Down, Stage
 from tests.e2e.conftest import HOSTS, PORT, Operator, objects
 from tests.support import pushed
 from tests.support.lab import host_spec

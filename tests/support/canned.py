@@ -9,17 +9,9 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from fleet import health, notes
-from fleet.model import (
-    BuilderFacts,
-    Down,
-    Drift,
-    Facts,
-    FleetSpec,
-    NodeFacts,
-    Sighting,
-    Snapshot,
-    Stage,
-)
+from fleet.model.facts import BuilderFacts, Down, Facts, NodeFacts, Stage
+from fleet.model.snapshot import Drift, Sighting, Snapshot
+from fleet.model.spec import FleetSpec
 from tests.support.values import NOW, api, builder, certificate, daemon, fleet, found, host, node, vault
 
 GB = 1_000_000_000

@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
 
-from fleet import images
+from fleet.containers import images
 from fleet.errors import HostError
-from fleet.model import Stage
+from fleet.model.facts import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from fleet.images import Archive
-    from fleet.model import Offer
+    from fleet.containers.images import Archive
+    from fleet.model.facts import Offer
 
 
 @dataclass(slots=True)

@@ -14,13 +14,14 @@ from certs.checks import check_authority, check_leaf
 from certs.keys import CertificateError
 from certs.lifetimes import MEMORY
 from fleet.errors import VaultError
-from fleet.model import NAME, Asked, CertificateFacts, ClientFacts, Down, Rotation, Stage, TlsSpec, VaultFacts
+from fleet.model.facts import Asked, CertificateFacts, ClientFacts, Down, Rotation, Stage, VaultFacts
+from fleet.model.spec import NAME, TlsSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from certs.keys import Passphrase
-    from fleet.model import HostSpec
+    from fleet.model.spec import HostSpec
 
 _OWN_CA = TlsSpec()
 

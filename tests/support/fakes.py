@@ -22,21 +22,14 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from fleet import buildkitd, buildx, history, proxy
+from fleet import buildx
+from fleet.applying import history
 from fleet.check.ground import Reach
+from fleet.containers import buildkitd, proxy
 from fleet.errors import BuilderError, EngineError, HostError, Unreachable
 from fleet.logs import Line
-from fleet.model import (
-    ApiFacts,
-    BuilderFacts,
-    BuilderNode,
-    CertificateFacts,
-    DaemonFacts,
-    Down,
-    Image,
-    Stage,
-    machine_arch,
-)
+from fleet.model.facts import ApiFacts, BuilderFacts, BuilderNode, CertificateFacts, DaemonFacts, Down, Image, Stage
+from fleet.model.platforms import machine_arch
 from fleet.ports import Completed, Survey
 from tests.support.values import INFO, NOW, WORKER_PLATFORMS, platforms
 
@@ -48,10 +41,12 @@ if TYPE_CHECKING:
     from fleet.builds import BuildRecord
     from fleet.cache import CacheRecord, Pruning
     from fleet.check.ground import EngineInfo
-    from fleet.daemon import DaemonSpec, Files
-    from fleet.images import Archive
-    from fleet.model import HostSpec, Offer, Platform
-    from fleet.proxy import ProxySpec
+    from fleet.containers.daemon import DaemonSpec, Files
+    from fleet.containers.images import Archive
+    from fleet.containers.proxy import ProxySpec
+    from fleet.model.facts import Offer
+    from fleet.model.platforms import Platform
+    from fleet.model.spec import HostSpec
     from tests.support.fake_vault import FakeVault
 
 BINFMT_MAGICS = {
@@ -505,7 +500,7 @@ class FakeHost:
         self.machine.locks = {name: held for name, held in self.machine.locks.items() if held[0] is not self}
 
     def _history(self, argv: tuple[str, ...]) -> Completed | None:
-        """What a shell does with the questions of `fleet.history`; None: it is none of them."""
+        """What a shell does with the questions of `fleet.applying.history`; None: it is none of them."""
         fleet, *given = argv[4:]
         kept = self.machine.histories.get(fleet, "")
         if argv == history.read(fleet):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import pytest
 
-from fleet.model import HostSpec, SshSpec
+from fleet.model.spec import HostSpec, SshSpec
 from tests.lab import Lab
 
 if TYPE_CHECKING:

@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Collection
 from unittest import mock
 
-from fleet import act
-from fleet.actions import GRACE
-from fleet.apply import Applier
-from fleet.model import Down, FleetSpec
-from fleet.observe import Connections, observe
-from fleet.plan import plan_down
-from fleet.report import Event, Report, Result
+from fleet.applying import act
+from fleet.applying.apply import Applier
+from fleet.applying.report import Event, Report, Result
+from fleet.model.facts import Down
+from fleet.model.spec import FleetSpec
+from fleet.observing.observe import Connections, observe
+from fleet.planning.actions import GRACE
+from fleet.planning.plan import plan_down
 from tests.support.world import FakeWorld
 
 

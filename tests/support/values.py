@@ -7,24 +7,21 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from fleet.check.ground import EngineInfo
-from fleet.lane import daemon_spec
-from fleet.model import (
+from fleet.model.facts import (
     ApiFacts,
     BuilderFacts,
     BuilderNode,
-    BuildkitSpec,
     CertificateFacts,
     DaemonFacts,
-    Delivery,
     Facts,
-    FleetSpec,
     HostFacts,
-    HostSpec,
     Image,
     NodeFacts,
-    Platform,
     VaultFacts,
 )
+from fleet.model.platforms import Platform
+from fleet.model.spec import BuildkitSpec, Delivery, FleetSpec, HostSpec
+from fleet.planning.lane import daemon_spec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,15 +11,17 @@ from typing import Any, cast
 
 import pytest
 
-from fleet import act, apply, parallel
-from fleet.actions import GRACE, AwaitReady
-from fleet.apply import Applier
-from fleet.model import Down, Facts, FleetSpec, HostFacts, HostSpec, NodeFacts
-from fleet.observe import Connections, files, observe_host, offered
-from fleet.plan import Plan, plan, plan_down
+from fleet import parallel
+from fleet.applying import act, apply
+from fleet.applying.apply import Applier
+from fleet.applying.report import Event, Result
+from fleet.containers.proxy import gates
+from fleet.model.facts import Down, Facts, HostFacts, NodeFacts
+from fleet.model.spec import FleetSpec, HostSpec
+from fleet.observing.observe import Connections, files, observe_host, offered
+from fleet.planning.actions import GRACE, AwaitReady
+from fleet.planning.plan import Plan, plan, plan_down
 from fleet.ports import Builder, Host, Prober, Vault, World
-from fleet.proxy import gates
-from fleet.report import Event, Result
 from tests.support.fake_registry import FakeRegistry
 from tests.support.fake_vault import FakeVault
 from tests.support.fakes import FakeBuilder, FakeHost, FakeProber, Machine, connector

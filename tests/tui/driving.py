@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
+from fleet.applying.history import Entry
+from fleet.applying.report import Event, Result
 from fleet.builds import BuildRecord, Outcome, Steps
-from fleet.history import Entry
 from fleet.logs import Line
-from fleet.model import Down, FleetSpec, Snapshot, Stage
-from fleet.report import Event, Result
+from fleet.model.facts import Down, Stage
+from fleet.model.snapshot import Snapshot
+from fleet.model.spec import FleetSpec
 from tests.support.canned import SMALL, Canned
 from tests.support.values import NOW
 from tui.app import Dashboard

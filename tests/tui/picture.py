@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import replace
 
-from fleet.model import Snapshot
+from fleet.model.snapshot import Snapshot
 from tests.support.canned import day
 from tests.tui.driving import driving
 

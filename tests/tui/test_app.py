@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 from textual.filter import NoColor
 
+from fleet.applying.report import Event
 from fleet.errors import Busy, HostError, VaultError
-from fleet.model import FleetSpec, Snapshot, Stage
-from fleet.recording import Recorder, Recording, Replay
-from fleet.report import Event
+from fleet.model.facts import Stage
+from fleet.model.snapshot import Snapshot
+from fleet.model.spec import FleetSpec
+from fleet.observing.recording import Recorder, Recording, Replay
 from tests.support.canned import SMALL, Canned, day, many, sighting, taken, up
 from tests.support.values import NOW, fleet, host
 from tests.tui.driving import Hand, Recorded, driving

@@ -13,7 +13,9 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 
-from fleet.model import Down, FleetSpec, NodeFacts, Sighting, Snapshot, Stage
+from fleet.model.facts import Down, NodeFacts, Stage
+from fleet.model.snapshot import Sighting, Snapshot
+from fleet.model.spec import FleetSpec
 from tests.support.canned import SMALL, day, many, sighting, taken, up
 from tests.tui.driving import driving
 

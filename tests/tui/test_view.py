@@ -7,7 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from fleet.model import ApiFacts, Down, Drift, Health, HostFacts, NodeFacts, Sighting, Snapshot, Stage
+from fleet.model.facts import ApiFacts, Down, HostFacts, NodeFacts, Stage
+from fleet.model.snapshot import Drift, Health, Sighting, Snapshot
 from tests.support.canned import GB, SMALL, day, sighting, taken, up
 from tests.support.values import NOW, fleet, host
 from tui.cells import plain

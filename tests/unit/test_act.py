@@ -10,11 +10,13 @@ from datetime import timedelta
 
 import pytest
 
-from fleet import act, notes
-from fleet.actions import GRACE, LEAST_GRACE
-from fleet.apply import Applier
-from fleet.model import Platform, Stage
-from fleet.report import Event, Result
+from fleet import notes
+from fleet.applying import act
+from fleet.applying.apply import Applier
+from fleet.applying.report import Event, Result
+from fleet.model.facts import Stage
+from fleet.model.platforms import Platform
+from fleet.planning.actions import GRACE, LEAST_GRACE
 from tests.support.fakes import Container, Machine
 from tests.support.runs import failure, of, results, up
 from tests.support.values import NOW, fleet, host

@@ -13,20 +13,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from certs.certificate import Role, describe, is_issued_by
-from fleet import act, buildkitd
-from fleet.apply import Applier
-from fleet.daemon import EMULATORS
+from fleet.applying import act
+from fleet.applying.apply import Applier
+from fleet.applying.report import Outcome, Report, Result
+from fleet.containers import buildkitd
+from fleet.containers.daemon import EMULATORS
 from fleet.errors import Busy, Unreachable, VaultError
-from fleet.model import BuilderFacts, BuildkitSpec, Down, Stage, pull_mark
-from fleet.observe import Connections
-from fleet.report import Outcome, Report, Result
+from fleet.model.facts import BuilderFacts, Down, Stage
+from fleet.model.spec import BuildkitSpec, pull_mark
+from fleet.observing.observe import Connections
 from tests.support.fakes import Container, FakeEngine, FakeHost, Machine
 from tests.support.runs import down, failure, of, results, up
 from tests.support.values import IMAGE, NOW, fleet, host, node
 from tests.support.world import FakeWorld
 
 if TYPE_CHECKING:
-    from fleet.model import HostSpec
+    from fleet.model.spec import HostSpec
     from fleet.ports import Host
 
 TWO = fleet(host("amd-1"), host("arm-1"))

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.build_arguments import arguments, baked, parse
+from fleet.dispatching.build_arguments import arguments, baked, parse
 from fleet.errors import UsageError
-from fleet.model import Platform
+from fleet.model.platforms import Platform
 from tests.support.values import platforms
 
 AMD, ARM, ARMV7 = platforms("linux/amd64", "linux/arm64", "linux/arm/v7")

@@ -10,7 +10,7 @@ import pytest
 
 from fleet.builds import BuildRecord, Outcome, Steps
 from fleet.cli.build_output import add_metadata, as_json, lines
-from fleet.dispatch import Share
+from fleet.dispatching.dispatch import Share
 from fleet.errors import FleetError
 from tests.support.values import NOW, platforms
 

@@ -11,10 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fleet.buildkitd import CA_PATH, CERT_PATH, CONFIG_PATH, KEY_PATH, SPACE, TLS_DIRECTORY, merged, placed, render
-from fleet.buildkitd_keys import REFUSED, DaemonConfig
-from fleet.schema import StrictJsonSchema
-from fleet.strict import Files
+from fleet.containers.buildkitd import (
+    CA_PATH,
+    CERT_PATH,
+    CONFIG_PATH,
+    KEY_PATH,
+    SPACE,
+    TLS_DIRECTORY,
+    merged,
+    placed,
+    render,
+)
+from fleet.inventory.buildkitd_keys import REFUSED, DaemonConfig
+from fleet.inventory.schema import StrictJsonSchema
+from fleet.inventory.strict import Files
 
 FILES = Files(Path("/"), lambda path: path.name != "lost.pem")
 

@@ -31,7 +31,8 @@ from fleet.builds import (
 )
 from fleet.cli import builds as command
 from fleet.errors import HostError
-from fleet.model import ApiFacts, Down, HostSpec, Stage
+from fleet.model.facts import ApiFacts, Down, Stage
+from fleet.model.spec import HostSpec
 from tests.support.values import NOW, api, host
 
 LATER = NOW + timedelta(seconds=90)

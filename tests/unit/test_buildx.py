@@ -25,7 +25,7 @@ from fleet.buildx import (
     steps,
 )
 from fleet.errors import BuilderError
-from fleet.model import BuilderNode
+from fleet.model.facts import BuilderNode
 from tests.support.values import OPTIONS, node, platforms
 
 # ---------------------------------------------------------------------------------------------- arguments

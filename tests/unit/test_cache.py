@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.adapters.vault import FileVault
+from fleet.applying.report import Event
 from fleet.cache import CacheRecord, Pruning, Usage, summed, would_go
 from fleet.cli.cache import Held, _held_json, clean, look
-from fleet.model import Connection, Down, FleetSpec, Stage
-from fleet.report import Event
+from fleet.model.facts import Down, Stage
+from fleet.model.spec import Connection, FleetSpec
 from tests.support.fakes import Machine
 from tests.support.values import IMAGE, NOW, fleet, host
 from tests.support.world import FakeWorld

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.candidates import Candidates
-from fleet.model import ApiFacts, Down, Platform, Stage
-from fleet.spread import load
+from fleet.dispatching.candidates import Candidates
+from fleet.dispatching.spread import load
+from fleet.model.facts import ApiFacts, Down, Stage
+from fleet.model.platforms import Platform
 from tests.support.values import WORKER_PLATFORMS, fleet, host, platforms
 
 if TYPE_CHECKING:
-    from fleet.candidates import Probes
+    from fleet.dispatching.candidates import Probes
 
 ARCHES = {"amd64": "x86_64", "arm64": "aarch64"}
 WANTED = platforms("linux/amd64", "linux/arm64")

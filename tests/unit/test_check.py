@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fleet.check.judgement import Answers, State, Topic
+from fleet.check.preflight import ask
 from fleet.check.verdict import Asked, Checked, Finding, Fitness, check
 from fleet.cli.check import checked_json, show_checked
 from fleet.errors import BuilderError, EngineError, VaultError
-from fleet.model import BuilderFacts, Down, HostFacts, Image, Stage, VaultFacts
-from fleet.observe import Connections
-from fleet.preflight import ask
+from fleet.model.facts import BuilderFacts, Down, HostFacts, Image, Stage, VaultFacts
+from fleet.observing.observe import Connections
 from tests.support.fakes import FakeEngine, FakeHost, Machine
 from tests.support.values import (
     IMAGE,
@@ -38,7 +38,7 @@ from tests.unit.test_check_topics import GROUND, HEALTHY, NO_DOCKER, NO_SSH
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fleet.model import FleetSpec
+    from fleet.model.spec import FleetSpec
 
 NAMES = ("amd-1", "amd-2", "amd-3")
 SPEC = fleet(*map(host, NAMES), config={"registry": {"docker.io": {"mirrors": ["mirror.example"]}}})

@@ -10,7 +10,8 @@ import pytest
 from fleet.check.ground import Ground, Reach
 from fleet.check.judgement import Answers, Case, Judgement, State, Topic
 from fleet.check.node import judge
-from fleet.model import Delivery, Down, HostSpec, Image, Limits, Offer, Stage
+from fleet.model.facts import Down, Image, Offer, Stage
+from fleet.model.spec import Delivery, HostSpec, Limits
 from tests.support.values import IMAGE, INFO, daemon, fleet, found, host, platforms, vault
 
 SPEC = fleet(host("amd-1"), config={"registry": {"docker.io": {"mirrors": ["mirror.example"]}}})

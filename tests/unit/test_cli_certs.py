@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 
-from fleet import rotation
 from fleet.adapters.vault import FileVault
+from fleet.applying import rotation
+from fleet.applying.report import Outcome, Report, Result
+from fleet.applying.rotation import Exchange, Step
 from fleet.certificates import Entry, Role, State
 from fleet.cli import passphrase
 from fleet.cli.certs import VaultBundles
 from fleet.cli.certs_output import certificates_json, exchange_json, show_certificates, show_exchange
 from fleet.cli.world import world_of
-from fleet.inventory import load
-from fleet.model import Asked, CertificateFacts, NodeFacts, Rotation
-from fleet.report import Outcome, Report, Result
-from fleet.rotation import Exchange, Step
+from fleet.inventory.parse import load
+from fleet.model.facts import Asked, CertificateFacts, NodeFacts, Rotation
 from tests.support.tls import CA as IS_CA
 from tests.support.tls import forge, key_usage
 from tests.support.values import NOW, certificate, facts

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from fleet.applying.report import Event
 from fleet.cli import tui
 from fleet.cli.deeds import Deeds
 from fleet.errors import UsageError, VaultError
-from fleet.model import Connection, Joined, TlsSpec
-from fleet.recording import Recorder, Recording
-from fleet.report import Event
+from fleet.model.spec import Connection, Joined, TlsSpec
+from fleet.observing.recording import Recorder, Recording
 from tests.support.canned import SMALL, Canned, day
 from tests.support.fakes import Machine
 from tests.support.values import IMAGE, NOW, fleet, host

@@ -8,9 +8,9 @@ import pytest
 
 from certs.certificate import Credential
 from certs.keys import PrivateKey
-from fleet import buildkitd
-from fleet.daemon import EMULATORS, RECIPE, DaemonSpec, Delivered, in_use, last_words
-from fleet.model import Limits
+from fleet.containers import buildkitd
+from fleet.containers.daemon import EMULATORS, RECIPE, DaemonSpec, Delivered, in_use, last_words
+from fleet.model.spec import Limits
 from tests.support.values import CA, OTHER_CA
 
 SPEC = DaemonSpec(

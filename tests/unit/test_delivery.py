@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from fleet.actions import SendImage
-from fleet.buildkitd import CONFIG_PATH
-from fleet.lane import Lane
-from fleet.model import Delivery, Down, FleetSpec, Image, Stage, pull_mark
-from fleet.report import Result
+from fleet.applying.report import Result
+from fleet.containers.buildkitd import CONFIG_PATH
+from fleet.model.facts import Down, Image, Stage
+from fleet.model.spec import Delivery, FleetSpec, pull_mark
+from fleet.planning.actions import SendImage
+from fleet.planning.lane import Lane
 from tests.support.fakes import Machine
 from tests.support.runs import down, of, results, up
 from tests.support.values import IMAGE, fleet, host

@@ -10,17 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from fleet import candidates as candidates_module
-from fleet import dispatch as dispatch_module
 from fleet import notes
-from fleet import vigil as vigil_module
 from fleet.adapters.reservations import Reservations
-from fleet.build_arguments import parse
 from fleet.builds import BuildRecord, Outcome
-from fleet.dispatch import Dispatched, Dispatcher, Share
+from fleet.dispatching import candidates as candidates_module
+from fleet.dispatching import dispatch as dispatch_module
+from fleet.dispatching import vigil as vigil_module
+from fleet.dispatching.build_arguments import parse
+from fleet.dispatching.dispatch import Dispatched, Dispatcher, Share
+from fleet.dispatching.spread import order
 from fleet.errors import RoutingError, UsageError
-from fleet.model import ApiFacts, Down, HostSpec, Platform, Stage
-from fleet.spread import order
+from fleet.model.facts import ApiFacts, Down, Stage
+from fleet.model.platforms import Platform
+from fleet.model.spec import HostSpec
 from tests.support.fakes import FakeBuilder, FakeRun
 from tests.support.values import NOW, OPTIONS, WORKER_PLATFORMS, fleet, host, platforms
 

@@ -9,15 +9,17 @@ from dataclasses import replace
 import pytest
 
 from fleet import route
+from fleet.applying.emulation import IMAGE, INSTALL, REMOVE, Change, change, handlers, of
 from fleet.check.judgement import Answers, Case, State, Topic
 from fleet.check.node import judge
 from fleet.cli import emulation as command
-from fleet.emulation import IMAGE, INSTALL, REMOVE, Change, change, handlers, of
 from fleet.errors import UsageError
 from fleet.health import node_health
-from fleet.inventory import parse
-from fleet.model import ApiFacts, Down, Health, HostFacts, NodeFacts, NodeHealth, Platform, Stage
-from fleet.observe import Connections
+from fleet.inventory.parse import parse
+from fleet.model.facts import ApiFacts, Down, HostFacts, NodeFacts, Stage
+from fleet.model.platforms import Platform
+from fleet.model.snapshot import Health, NodeHealth
+from fleet.observing.observe import Connections
 from tests.support.fakes import Machine, connector
 from tests.support.values import api, fleet, found, host, platforms
 

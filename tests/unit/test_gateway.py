@@ -9,23 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fleet import notes
-from fleet.actions import AwaitGateway, CreateGateway, PullImage, RemoveGateway, StartDaemon, StepAside
+from fleet.containers.proxy import CA_PATH, CONFIG_PATH, gates, proxy_spec, render
 from fleet.errors import InventoryError
 from fleet.gateway_health import gate_health
-from fleet.inventory import parse
-from fleet.model import (
-    Balance,
-    Connection,
-    FleetSpec,
-    GatewaySpec,
-    Health,
-    HostSpec,
-    Image,
-    Stage,
-    VaultFacts,
-)
-from fleet.plan import plan_down
-from fleet.proxy import CA_PATH, CONFIG_PATH, gates, proxy_spec, render
+from fleet.inventory.parse import parse
+from fleet.model.facts import Image, Stage, VaultFacts
+from fleet.model.snapshot import Health
+from fleet.model.spec import Balance, Connection, FleetSpec, GatewaySpec, HostSpec
+from fleet.planning.actions import AwaitGateway, CreateGateway, PullImage, RemoveGateway, StartDaemon, StepAside
+from fleet.planning.plan import plan_down
 from tests.support import runs
 from tests.support.fakes import Container, Machine
 from tests.support.values import CA, NOW, OTHER_CA, fleet, host, platforms, vault
@@ -34,7 +26,7 @@ from tests.support.world import FakeWorld, at_once
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fleet.report import Report
+    from fleet.applying.report import Report
 
 NAME = "fleet.acme.gateway"
 IMAGE = "haproxy:3.2"

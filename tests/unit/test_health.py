@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 
 from fleet.health import at_rest, node_health, snapshot, wrong_clock
-from fleet.model import ApiFacts, Down, Facts, FleetSpec, Health, HostFacts, HostSpec, NodeFacts, Stage
+from fleet.model.facts import ApiFacts, Down, Facts, HostFacts, NodeFacts, Stage
+from fleet.model.snapshot import Health
+from fleet.model.spec import FleetSpec, HostSpec
 from tests.support.values import NOW, api, builder, certificate, daemon, facts, fleet, found, host, node, platforms
 
 SPEC = fleet(host("amd-1"), host("arm-1", "linux/arm64"))

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.apply import Applier
+from fleet.applying.apply import Applier
+from fleet.applying.history import LONGEST, Entry, History, merged, parse
+from fleet.applying.record import histories
+from fleet.applying.report import Event, Result
 from fleet.cli.history import _show, history_json
-from fleet.history import LONGEST, Entry, History, merged, parse
-from fleet.model import Down, FleetSpec, Stage
-from fleet.observe import Connections
-from fleet.record import histories
-from fleet.report import Event, Result
+from fleet.model.facts import Down, Stage
+from fleet.model.spec import FleetSpec
+from fleet.observing.observe import Connections
 from tests.support.fakes import Machine
 from tests.support.runs import down, up
 from tests.support.values import NOW, fleet, host

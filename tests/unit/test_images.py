@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet import images
-from fleet.actions import SendImage
-from fleet.model import Offer
+from fleet.containers import images
+from fleet.model.facts import Offer
+from fleet.planning.actions import SendImage
 
 AMD, ARM, ARM_V6, OTHER = (f"sha256:{digit * 64}" for digit in "1234")
 MARK = "fleet.acme:pulled-0123456789ab"

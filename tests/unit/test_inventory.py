@@ -13,8 +13,9 @@ from hypothesis import given, provisional
 from hypothesis import strategies as st
 
 from fleet.errors import InventoryError, UsageError
-from fleet.inventory import json_schema, load, parse
-from fleet.model import BuildkitSpec, Connection, Delivery, FleetSpec, HostSpec, Limits, Platform, SshSpec
+from fleet.inventory.parse import json_schema, load, parse
+from fleet.model.platforms import Platform
+from fleet.model.spec import BuildkitSpec, Connection, Delivery, FleetSpec, HostSpec, Limits, SshSpec
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = (ROOT / "inventory.example.yaml").read_text(encoding="utf-8")

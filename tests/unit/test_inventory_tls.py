@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from certs.keys import KeyType as KeyTypes
 from certs.lifetimes import LEAF_LIFETIME, RENEWAL_DAYS
 from fleet.errors import InventoryError
-from fleet.inventory import json_schema, parse
-from fleet.model import FleetSpec, KeyPair, KeyType, TlsSpec
+from fleet.inventory.parse import json_schema, parse
+from fleet.model.spec import FleetSpec, KeyPair, KeyType, TlsSpec
 
 HEAD = "fleet: acme\nhosts:\n  a: {address: 10.0.0.1}\n"  # three lines: what follows stands in line 4
 PAIR = "{cert: c, key: k}"

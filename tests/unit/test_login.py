@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fleet.cli.login import local_argv, ssh_argv
-from fleet.model import HostSpec, SshSpec
+from fleet.model.spec import HostSpec, SshSpec
 from tests.unit.conftest import Run
 
 STRICT = "StrictHostKeyChecking=yes"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fleet.cli.logs import Run, _painter, _print_json
 from fleet.logs import Line, Window, lines, merged
-from fleet.model import Down, Stage
+from fleet.model.facts import Down, Stage
 from tests.support.fakes import Container, FakeEngine, Machine
 from tests.support.values import NOW
 

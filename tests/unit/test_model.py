@@ -8,19 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.model import (
-    ARCHITECTURES,
-    NAME,
-    BuilderFacts,
-    FleetSpec,
-    Health,
-    HostFacts,
-    HostSpec,
-    Platform,
-    machine_arch,
-    object_name,
-    runs_natively,
-)
+from fleet.model.facts import BuilderFacts, HostFacts
+from fleet.model.platforms import ARCHITECTURES, Platform, machine_arch, runs_natively
+from fleet.model.snapshot import Health
+from fleet.model.spec import NAME, FleetSpec, HostSpec, object_name
 from tests.support.values import fleet, found, host
 
 SPELLINGS = {

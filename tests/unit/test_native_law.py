@@ -12,11 +12,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fleet.adapters.reservations import Reservations
-from fleet.build_arguments import parse
 from fleet.builds import BuildRecord
-from fleet.dispatch import Dispatcher
+from fleet.dispatching.build_arguments import parse
+from fleet.dispatching.dispatch import Dispatcher
 from fleet.errors import RoutingError
-from fleet.model import ApiFacts, BuilderNode, Down, HostSpec, Platform, Stage
+from fleet.model.facts import ApiFacts, BuilderNode, Down, Stage
+from fleet.model.platforms import Platform
+from fleet.model.spec import HostSpec
 from fleet.notes import DRAIN, Drain
 from fleet.route import owners
 from tests.support.buildx_resolver import Node, Resolution, normal, resolve

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet import notes
-from fleet.model import ApiFacts
+from fleet.model.facts import ApiFacts
 from tests.support.values import NOW
 
 

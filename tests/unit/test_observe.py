@@ -12,8 +12,9 @@ import pytest
 
 from fleet.adapters.local import LocalHost
 from fleet.errors import BuilderError, HostError, Unreachable, VaultError
-from fleet.model import ApiFacts, Connection, Down, HostFacts, HostSpec, Image, SshSpec, Stage
-from fleet.observe import _SCRIPT, Connections, binfmt_arch, observe, observe_host
+from fleet.model.facts import ApiFacts, Down, HostFacts, Image, Stage
+from fleet.model.spec import Connection, HostSpec, SshSpec
+from fleet.observing.observe import _SCRIPT, Connections, binfmt_arch, observe, observe_host
 from fleet.parallel import gather
 from fleet.ports import Completed
 from tests.support.fakes import Container, FakeHost, Machine
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from fleet.model import FleetSpec
+    from fleet.model.spec import FleetSpec
     from fleet.ports import Host
 
 # ------------------------------------------------------------------------------------------------- binfmt

@@ -13,7 +13,7 @@ import pytest
 from fleet.cli import passphrase
 from fleet.cli.passphrase import VARIABLE, ca_passphrase
 from fleet.errors import UsageError
-from fleet.model import TlsSpec
+from fleet.model.spec import TlsSpec
 
 SECRET = "correct horse, ändlich"  # noqa: S105 - of a test
 
@@ -76,7 +76,7 @@ ASK = """
 import os, sys
 from fleet.cli.passphrase import ca_passphrase
 from fleet.errors import UsageError
-from fleet.model import TlsSpec
+from fleet.model.spec import TlsSpec
 if sys.argv[1] != "none":
     os.login_tty(int(sys.argv[1]))
 try:

@@ -9,8 +9,23 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from certs.lifetimes import RENEWAL_DAYS
-from fleet import buildkitd, notes
-from fleet.actions import (
+from fleet import notes
+from fleet.buildx import AppendNode, CreateBuilder, LeaveNode, RemoveBuilder, Step
+from fleet.containers import buildkitd
+from fleet.model.facts import (
+    BuilderFacts,
+    CertificateFacts,
+    DaemonFacts,
+    Down,
+    Facts,
+    HostFacts,
+    Image,
+    NodeFacts,
+    Stage,
+    VaultFacts,
+)
+from fleet.model.spec import Connection, FleetSpec, HostSpec, Limits, TlsSpec, pull_mark
+from fleet.planning.actions import (
     AwaitIdle,
     AwaitReady,
     CreateAuthority,
@@ -28,27 +43,8 @@ from fleet.actions import (
     SetAside,
     StartDaemon,
 )
-from fleet.buildx import AppendNode, CreateBuilder, LeaveNode, RemoveBuilder, Step
-from fleet.lane import daemon_spec
-from fleet.model import (
-    BuilderFacts,
-    CertificateFacts,
-    Connection,
-    DaemonFacts,
-    Down,
-    Facts,
-    FleetSpec,
-    HostFacts,
-    HostSpec,
-    Image,
-    Limits,
-    NodeFacts,
-    Stage,
-    TlsSpec,
-    VaultFacts,
-    pull_mark,
-)
-from fleet.plan import Plan, plan, plan_down, without_daemon
+from fleet.planning.lane import daemon_spec
+from fleet.planning.plan import Plan, plan, plan_down, without_daemon
 from tests.support.values import (
     CA,
     IMAGE,
@@ -71,7 +67,7 @@ from tests.support.values import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fleet.model import ApiFacts
+    from fleet.model.facts import ApiFacts
 
 ONE = fleet(host("amd-1"))
 NAME = "fleet.acme.amd-1"

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from certs.lifetimes import AUTHORITY_LIFETIME, LEAF_LIFETIME
 from fleet import notes
-from fleet.model import ApiFacts, Balance, BuilderFacts, BuilderNode, Delivery, GatewaySpec, Stage, object_name
-from fleet.plan import plan_down
+from fleet.model.facts import ApiFacts, BuilderFacts, BuilderNode, Stage
+from fleet.model.spec import Balance, Delivery, GatewaySpec, object_name
+from fleet.planning.plan import plan_down
 from tests.support.fake_vault import FakeVault
 from tests.support.fakes import Container, Machine
 from tests.support.values import IMAGE, NOW, fleet, host, node, platforms
@@ -22,7 +23,7 @@ from tests.support.world import FakeWorld
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from fleet.model import FleetSpec
+    from fleet.model.spec import FleetSpec
 
 ADDRESSES = {"10.0.0.1": "x86_64", "10.0.0.2": "x86_64", "10.0.0.3": "aarch64", "10.0.0.4": "riscv64"}
 NAMES = ("amd-1", "amd-2", "arm-1", "other")

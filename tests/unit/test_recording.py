@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from fleet.errors import UsageError
-from fleet.model import KeyPair, Snapshot, SshSpec, TlsSpec
-from fleet.recording import Recorder, Recording, Replay
+from fleet.model.snapshot import Snapshot
+from fleet.model.spec import KeyPair, SshSpec, TlsSpec
+from fleet.observing.recording import Recorder, Recording, Replay
 from tests.support.canned import SMALL, day, many
 from tests.support.values import NOW
 

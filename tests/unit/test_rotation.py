@@ -12,15 +12,17 @@ from pathlib import Path
 import pytest
 
 from certs.certificate import describe, is_issued_by
-from fleet import buildkitd, notes
-from fleet.apply import Applier
+from fleet import notes
+from fleet.applying.apply import Applier
+from fleet.applying.report import Event
+from fleet.applying.rotation import Exchange, Rotator, Step, live, revoked_but_trusted
 from fleet.certificates import problems
+from fleet.containers import buildkitd
 from fleet.errors import VaultError
-from fleet.model import ApiFacts, Asked, ClientFacts, Facts, FleetSpec, Rotation, object_name
-from fleet.observe import Connections
-from fleet.plan import plan
-from fleet.report import Event
-from fleet.rotation import Exchange, Rotator, Step, live, revoked_but_trusted
+from fleet.model.facts import ApiFacts, Asked, ClientFacts, Facts, Rotation
+from fleet.model.spec import FleetSpec, object_name
+from fleet.observing.observe import Connections
+from fleet.planning.plan import plan
 from tests.support.fakes import Machine
 from tests.support.values import CA, NOW, OTHER_CA, certificate, fleet, host
 from tests.support.world import FakeWorld, Killed, at_once

@@ -9,14 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.health import node_health
-from fleet.model import Down, NodeFacts, Platform, Stage
+from fleet.model.facts import Down, NodeFacts, Stage
+from fleet.model.platforms import Platform
 from fleet.route import Refusal, default_platform, native_platforms, owners, refusals, why_not
 from tests.support.values import api, fleet, found, host, platforms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fleet.model import ApiFacts, HostFacts, HostSpec, NodeHealth
+    from fleet.model.facts import ApiFacts, HostFacts
+    from fleet.model.snapshot import NodeHealth
+    from fleet.model.spec import HostSpec
 
 ALL_OF_AMD = ("linux/amd64", "linux/amd64/v2", "linux/amd64/v3", "linux/386")
 WITH_QEMU = ("linux/amd64", "linux/amd64/v2", "linux/arm64", "linux/riscv64", "linux/386", "linux/arm/v7")

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from fleet.build_arguments import BuildArguments, parse
-from fleet.dispatch import Dispatched
+from fleet.dispatching.build_arguments import BuildArguments, parse
+from fleet.dispatching.dispatch import Dispatched
+from fleet.dispatching.split import Splitter, outputs, part
 from fleet.errors import HostError, UsageError
-from fleet.model import Platform, Stage
-from fleet.split import Splitter, outputs, part
+from fleet.model.facts import Stage
+from fleet.model.platforms import Platform
 from tests.support.fakes import FakeBuilder
 from tests.support.values import platforms
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.model import Health, NodeHealth, Platform
-from fleet.spread import OVERLOAD, Choice, Full, choose, order, weight
+from fleet.dispatching.spread import OVERLOAD, Choice, Full, choose, order, weight
+from fleet.model.platforms import Platform
+from fleet.model.snapshot import Health, NodeHealth
 from tests.support.values import platforms
 
 AMD, ARM = platforms("linux/amd64", "linux/arm64")

@@ -18,7 +18,7 @@ from certs.certificate import Role, describe, is_issued_by, is_pair
 from fleet.adapters import pem_files
 from fleet.adapters.vault import FileVault, home
 from fleet.errors import VaultError
-from fleet.model import HostSpec
+from fleet.model.spec import HostSpec
 from tests.support.values import NOW
 
 if TYPE_CHECKING:

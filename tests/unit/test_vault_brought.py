@@ -14,7 +14,8 @@ from certs.certificate import describe, read_credential
 from certs.keys import KeyType, Passphrase, seal_key
 from fleet.adapters.vault import FileVault
 from fleet.errors import VaultError
-from fleet.model import CertificateFacts, HostSpec, KeyPair, TlsSpec
+from fleet.model.facts import CertificateFacts
+from fleet.model.spec import HostSpec, KeyPair, TlsSpec
 from tests.support.tls import CA, forge
 from tests.support.values import NOW
 

@@ -9,11 +9,13 @@ from dataclasses import replace
 
 import pytest
 
-from fleet import watch
 from fleet.errors import HostError, Unreachable, VaultError
-from fleet.model import ApiFacts, Connection, Down, FleetSpec, Health, HostSpec, Snapshot, Stage, VaultFacts
+from fleet.model.facts import ApiFacts, Down, Stage, VaultFacts
+from fleet.model.snapshot import Health, Snapshot
+from fleet.model.spec import Connection, FleetSpec, HostSpec
+from fleet.observing import watch
+from fleet.observing.watch import Watch
 from fleet.ports import Completed, Host, World
-from fleet.watch import Watch
 from tests.support.fake_vault import FakeVault
 from tests.support.fakes import FakeHost, FakeProber, Machine
 from tests.support.values import IMAGE, NOW, fleet, host

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from textual.app import ComposeResult
 
-    from fleet.model import Down
+    from fleet.model.facts import Down
 
 KEPT = 5000
 """Lines, the newest."""

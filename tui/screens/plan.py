@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from textual.app import ComposeResult
 
-    from fleet.report import Event
+    from fleet.applying.report import Event
 
 _MARKS: dict[str, tuple[str, Tone]] = {
     "begun": ("▸", "accent"),

@@ -1,0 +1,1 @@
+"""The nouns: what is wanted (spec), what is found (facts), how it is (snapshot)."""

@@ -1,0 +1,1 @@
+"""Gather facts, once or for as long as somebody looks."""
