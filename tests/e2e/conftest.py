@@ -148,11 +148,24 @@ def operator(lab: Lab, tmp_path_factory: pytest.TempPathFactory, request: pytest
     name = request.module.__name__.rpartition(".")[2].removeprefix("test_").replace("_", "-")
     # Modules with a port of their own can run beside others.
     operator = Operator(tmp_path_factory.mktemp(name), lab, name, port=getattr(request.module, "PORT", PORT))
+    _clear_away(operator)
     yield operator
     for name in HOSTS:
         lab.hosts[name].heal()
     operator.inventory(HOSTS)
     operator.fleet("down", "--volumes", "--yes", expect=None)
+
+
+def _clear_away(operator: Operator) -> None:
+    """Remove what a killed run of this module left: its vault is gone, so `fleet up` would refuse its daemons."""
+    mine = f"fleet.{operator.name}"
+    clear = (
+        f"docker ps -aqf 'name=^{mine}[.]' | xargs -r docker rm -f; docker volume ls -qf 'name=^{mine}[.]' | "
+        f"xargs -r docker volume rm; docker image ls '{mine}' --format '{{{{.Repository}}}}:{{{{.Tag}}}}' | "
+        f"xargs -r docker rmi; rm -f ~build/.local/state/fleet/{operator.name}.jsonl"
+    )
+    for name in HOSTS:
+        operator.lab.hosts[name].ssh(clear)
 
 
 def objects(lab: Lab, hosts: Sequence[str]) -> dict[str, str]:
