@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleet import buildx
+from fleet.adapters import buildx_version
 from fleet.adapters.buildx_run import BuildxRun
 from fleet.errors import BuilderError
 from fleet.model.facts import BuilderFacts
@@ -56,10 +57,14 @@ def _check_version() -> None:
 
 def version() -> tuple[int, int, int]:
     """The version of this machine's docker buildx; raises BuilderError."""
+    return buildx_version.version(_version_told)
+
+
+def _version_told() -> str:
     done = capture(("version",), os.environ, VERSION_TIMEOUT)
     if done.returncode != 0:
         raise BuilderError(f"docker buildx does not run: {last_line(done.stderr)}", _INSTALL)
-    return buildx.parse_version(done.stdout)
+    return done.stdout
 
 
 class BuildxBuilder:
