@@ -131,7 +131,7 @@ def test_what_needs_the_operator_says_so(member: Operator, command: tuple[str, .
 def test_an_inventory_in_the_folder_changes_nothing(operator: Operator, member: Operator) -> None:
     shutil.copy(operator.home / "inventory.yaml", member.home)
     try:
-        assert member.json("status")["joined"]["client"] == "ci"
+        assert member.json("status", expect=None)["joined"]["client"] == "ci"
         assert "this needs an operator" in member.fleet("up", expect=2).stderr
     finally:
         (member.home / "inventory.yaml").unlink()

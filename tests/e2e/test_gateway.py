@@ -185,7 +185,7 @@ def test_daemons_are_replaced_under_builds_that_go_through_it(operator: Operator
 
 
 def test_a_dead_gateway_is_mended_by_up(lab: Lab, operator: Operator, context: Path) -> None:
-    lab.hosts["amd-1"].ssh(f"docker kill {container(operator)}")
+    lab.hosts["amd-1"].ssh(f"docker kill {container(operator)} && docker wait {container(operator)}")
     status = operator.json("status", expect=3)
     assert status["gateway"][0]["health"] == "down"
     assert status["gateway"][0]["reason"].startswith(f"container: {container(operator)}: Exited")

@@ -31,7 +31,9 @@ DOCKERFILE = "ARG BASE\nFROM $BASE\nARG SALT\nRUN echo $SALT && uname -m > /mach
 def before(lab: Lab, operator: Operator) -> dict[str, str]:
     """What stands on the hosts at first: BuildKit's image is not on amd-2, unless somebody's container uses it."""
     operator.inventory(HOSTS)
-    lab.hosts["amd-2"].ssh(f"docker rmi {lab.env()['LAB_BUILDKIT_IMAGE']} || true")
+    image = lab.env()["LAB_BUILDKIT_IMAGE"]
+    # Docker would take the name away from an image that somebody has under another name, too.
+    lab.hosts["amd-2"].ssh(f"docker ps -aqf ancestor={image} | grep -q . || docker rmi -f {image}")
     return objects(lab, HOSTS)
 
 
