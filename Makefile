@@ -7,7 +7,7 @@ PYTHON ?= python3
 export UV_PYTHON_DOWNLOADS := never
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
 
-.PHONY: help test check unit e2e lab lab-down demo bench picture schema clean
+.PHONY: help test check unit e2e lab lab-down demo bench recording picture schema clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 18
@@ -37,8 +37,11 @@ demo: $(VENV)/.synced lab ## from nothing to a native multi-platform build
 
 bench: $(VENV)/.synced lab ## the figures that README quotes
 	. .lab/env && $(RUN)python -m benchmarks.foundation --write && $(RUN)python -m benchmarks.certificates --write
-	. .lab/env && $(RUN)python -m benchmarks.dashboard --write
+	. .lab/env && $(RUN)python -m benchmarks.dispatch --write && $(RUN)python -m benchmarks.dashboard --write
 	. .lab/env && $(RUN)python -m benchmarks.scale --write && $(RUN)python -m benchmarks.convergence --write
+
+recording: $(VENV)/.synced lab ## a build that loses its node, as README shows it
+	. .lab/env && $(RUN)python -m benchmarks.picture
 
 picture: $(VENV)/.synced ## the dashboard as README shows it
 	$(RUN)python -m tests.tui.picture > docs/images/dashboard.svg
@@ -49,7 +52,7 @@ schema: $(VENV)/.synced ## the JSON Schema of the inventory
 $(VENV)/.synced: pyproject.toml uv.lock
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { apt-get update -q && apt-get install -qy python3-venv; }
 	@test -x $(UV) || { $(PYTHON) -m venv $(VENV) && $(RUN)pip install -q 'uv>=0.9'; }
-	$(UV) sync --locked --inexact --quiet
+	$(UV) sync --locked --inexact --extra web --compile-bytecode --quiet
 	@touch $@
 
 clean: ## what make made in this checkout

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 ROOM_EVERY = 1.0
 """Seconds between two questions to nodes that are full."""
 
-LOOK_EVERY = 0.05
+LOOK_EVERY = 0.02
 """Seconds between two looks at what this machine's builds have, while one of them is waited for."""
 
 TELL_EVERY = 10.0
@@ -127,6 +128,8 @@ class Dispatcher:
                     code = run.wait()
                     silent = vigil.end()
                     if not code:
+                        # Whoever waits for room need not wait for what is told.
+                        self.reservations.release()
                         return Dispatched(code, self._shares(run, chosen, nodes))
                     lost = {} if run.interrupted else silent or self._lost(run, chosen)
                 if not lost:
@@ -171,17 +174,20 @@ class Dispatcher:
             if now >= told:
                 self.narrate(f"waiting for room for {chosen.platform}: {full}{_so_far(now - began)}")
                 told = now + TELL_EVERY
-            self._await_change(reserved, min(ROOM_EVERY, began + patience - now))
-            nodes = candidates.health(platforms, self.reservations.counts())
+            if ended := self._await_end(reserved, min(ROOM_EVERY, began + patience - now)):
+                # The nodes need not be asked what is known here: many may be waiting.
+                nodes = [replace(n, active_builds=max((n.active_builds or 0) - ended[n.name], 0)) for n in nodes]
+            else:
+                nodes = candidates.health(platforms, self.reservations.counts())
 
-    def _await_change(self, before: Mapping[str, int], timeout: float) -> None:
-        """Until one of this machine's builds has ended: it is known at once, others' are asked for."""
+    def _await_end(self, before: Mapping[str, int], timeout: float) -> Counter[str]:
+        """Node -> how many of this machine's builds there have ended, as soon as one has; none did in `timeout` s."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            now = self.reservations.counts()
-            if any(now.get(node, 0) < count for node, count in before.items()):
-                return
+            if ended := Counter(before) - Counter(self.reservations.counts()):
+                return ended
             time.sleep(LOOK_EVERY)
+        return Counter()
 
     def _move(
         self,

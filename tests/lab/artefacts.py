@@ -134,16 +134,31 @@ def _programs(store: Store, name: str, arch: Arch, programs: tuple[_Program, ...
 
 def registry(store: Store) -> Path:
     """Debian's docker-registry, unpacked and not installed: its own service would take our port."""
+    return store.keep("registry", "docker-registry", 5, lambda draft: _unpack(store, "docker-registry", draft))
+
+
+def emulator(store: Store) -> Path:
+    """QEMU that runs programs for arm64, static; not installed: that would be for the whole machine."""
+    program = "usr/bin/qemu-aarch64-static"
 
     def make(draft: Path) -> None:
-        log = store.log("registry")
-        run("apt-get", "update", log=log)
-        run("apt-get", "download", "docker-registry", cwd=draft, log=log)
-        (package,) = draft.glob("*.deb")
-        run("dpkg-deb", "--extract", package, draft, log=log)
-        package.unlink()
+        unpacked = draft / "unpacked"
+        unpacked.mkdir()
+        _unpack(store, "qemu-user-static", unpacked)
+        (unpacked / program).rename(draft / "qemu-aarch64")
+        shutil.rmtree(unpacked)
 
-    return store.keep("registry", "docker-registry", 5, make)
+    return store.keep("emulator", f"qemu-user-static {program}", 10, make) / "qemu-aarch64"
+
+
+def _unpack(store: Store, package: str, draft: Path) -> None:
+    """The files of a Debian package of this machine's own release."""
+    log = store.log(package)
+    run("apt-get", "update", log=log)
+    run("apt-get", "download", package, cwd=draft, log=log)
+    (archive,) = draft.glob("*.deb")
+    run("dpkg-deb", "--extract", archive, draft, log=log)
+    archive.unlink()
 
 
 def haproxy(store: Store) -> Path:

@@ -138,6 +138,20 @@ def gateway(store: Store, root: Path) -> Layout:
     return Layout(store.keep("image-gateway", f"{_FORMAT} {root.name}", 3, make))
 
 
+def binfmt(store: Store, root: Path, emulator: Path) -> Layout:
+    """lab/binfmt: a busybox and a QEMU, and a script with the options of tonistiigi/binfmt; for amd64."""
+    script = FILES / "binfmt"
+
+    def make(draft: Path) -> None:
+        layout = Layout(draft)
+        entries = _busybox(root) | {"usr/bin/qemu-aarch64": emulator, "usr/bin/binfmt": script}
+        config = {"Entrypoint": ["binfmt"], "Env": ["PATH=/usr/bin:/bin"]}
+        layout.finish([_manifest(layout, "amd64", [entries], config)])
+
+    made_from = f"{_FORMAT} {root.name} {emulator.parent.name} {script.read_text()}"
+    return Layout(store.keep("image-binfmt", made_from, 3, make))
+
+
 def upgrade(store: Store, original: Layout) -> Layout:
     """The same image under another digest: one more label in every platform's configuration."""
 

@@ -19,6 +19,7 @@ from tests.lab.namespace_host import NamespaceHost
 from tests.lab.progress import say, step
 from tests.lab.settings import (
     BASE_IMAGE,
+    BINFMT_IMAGE,
     BUILDKIT_IMAGE,
     GATEWAY_IMAGE,
     HOSTS,
@@ -156,6 +157,7 @@ class Lab:
             "LAB_BUILDKIT_IMAGE": f"{REGISTRY}/{BUILDKIT_IMAGE}",
             "LAB_UPGRADE_IMAGE": f"{REGISTRY}/{UPGRADE_IMAGE}",
             "LAB_GATEWAY_IMAGE": f"{REGISTRY}/{GATEWAY_IMAGE}",
+            "LAB_BINFMT_IMAGE": f"{REGISTRY}/{BINFMT_IMAGE}",
             "LAB_TLS_REGISTRY": TLS_REGISTRY,
             "LAB_TLS_REGISTRY_CA": str(self.home.keys / "tls/ca.pem"),
             "PATH": ":".join(bins),
@@ -252,6 +254,7 @@ class _Ascent:
         registry.push(base, BASE_IMAGE)
         registry.push(buildkit, BUILDKIT_IMAGE)
         registry.push(images.gateway(self.store, artefacts.haproxy(self.store)), GATEWAY_IMAGE)
+        registry.push(images.binfmt(self.store, root("amd64"), artefacts.emulator(self.store)), BINFMT_IMAGE)
         registry.push(images.upgrade(self.store, buildkit), UPGRADE_IMAGE)
         return buildkit
 

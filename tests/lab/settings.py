@@ -21,6 +21,7 @@ BUILDKIT_IMAGE = f"moby/buildkit:{BUILDKIT_VERSION}"
 UPGRADE_IMAGE = f"moby/buildkit:{BUILDKIT_VERSION}-r1"
 BASE_IMAGE = "lab/base:latest"
 GATEWAY_IMAGE = "lab/haproxy:3.0"
+BINFMT_IMAGE = "lab/binfmt:latest"
 
 
 @dataclass(frozen=True, slots=True)

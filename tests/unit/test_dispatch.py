@@ -204,7 +204,8 @@ def test_room_that_a_build_of_this_machine_leaves_is_seen_at_once(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dispatch_module, "ROOM_EVERY", 60.0)
-    bench.prober.by_name |= {name: api(*AMD, most=1) for name in ("amd-1", "amd-2")}
+    # What they said before it ended is not asked for again.
+    bench.prober.by_name |= {name: api(*AMD, builds=1, most=1) for name in ("amd-1", "amd-2")}
     others = [Reservations(bench.folder) for _ in range(2)]
     for other, name in zip(others, ("amd-1", "amd-2"), strict=True):
         with other.choosing():
@@ -212,6 +213,20 @@ def test_room_that_a_build_of_this_machine_leaves_is_seen_at_once(
     bench.told = Hook(others[0].release)
     assert bench.build("--platform", "linux/amd64", ".") == 0
     assert bench.pins == {"amd-1": ("linux/amd64",)}
+
+
+def test_what_is_told_of_a_build_holds_up_nobody_who_waits_for_its_room(bench: Bench) -> None:
+    held = list[Mapping[str, int]]()
+
+    class Looking(Answers):
+        def builds(self, host: HostSpec, *, refs: Sequence[str]) -> Iterator[BuildRecord]:
+            held.append(Reservations(bench.folder).counts())
+            return super().builds(host, refs=refs)
+
+    bench.prober = Looking(bench.prober.by_name)
+    bench.builder.runs.append(FakeRun(asked={FIRST: ("ref",)}))
+    assert bench.build("--platform", "linux/amd64", ".") == 0
+    assert held == [{}]
 
 
 class Hook(list[str]):
