@@ -1,4 +1,4 @@
-"""Builds as BuildKit's history tells of them: what runs and what ran, whoever asked for it.
+"""Builds as BuildKit's history tells of them: what runs and what ran, whoever asked for it, step by step.
 
 Whoever may build can write into that history, and secrets may be in it: nothing is taken over but what is named here,
 without credentials and without what a terminal would obey.
@@ -7,24 +7,32 @@ without credentials and without what a terminal would obey.
 from __future__ import annotations
 
 import re
+from collections import deque
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
+
+    from fleet.logs import Line
 
 HERE = "this machine"
 """Who asked, where this machine's buildx remembers the build."""
 
 _LONGEST_NAME = 80
 _LONGEST_REASON = 300
+_LONGEST_LINE = 4000
 _MOST_PLATFORMS = 16
+_SHORTEST_VALUE = 6
+"""Letters of a build argument that is kept out of texts: shorter ones are no secrets, and words of any text."""
 
 _SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _SCP = re.compile(r"^(?:[^@/\s]+@)?([^@:/\s]+):(?!//)")
 _URL = re.compile(r"([a-z][a-z0-9+.-]*://)([^\s\"'<>]+)", re.IGNORECASE)
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])")
+"""Colours and what else tools write for a terminal (ECMA-48)."""
 
 
 class Outcome(StrEnum):
@@ -82,6 +90,76 @@ class BuildRecord:
         return replace(self, name=name or None, asked_by=HERE)
 
 
+class StepState(StrEnum):
+    """How a step stands."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    CACHED = "cached"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self not in {StepState.WAITING, StepState.RUNNING}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a build; moments are UTC, by the node's clock."""
+
+    key: str
+    """BuildKit knows the step by it."""
+    name: str
+    state: StepState = StepState.WAITING
+    began: datetime | None = None
+    ended: datetime | None = None
+    reason: str | None = None
+    """Why it failed."""
+
+    def seconds(self, now: datetime) -> float | None:
+        """How long it took, or has taken so far; None: it has not begun."""
+        return max(((self.ended or now) - self.began).total_seconds(), 0.0) if self.began else None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A line that a step has written."""
+
+    step: str
+    """Its key."""
+    line: Line
+
+
+class Account:
+    """A build as far as it has been told: its steps in the order in which they were first heard of, and their lines."""
+
+    def __init__(self, record: BuildRecord, *, most: int | None = None) -> None:
+        """`most`: of the lines the last ones alone."""
+        self.record = record
+        self.steps: dict[str, Step] = {}
+        self.written: deque[Written] = deque(maxlen=most)
+
+    def add(self, told: BuildRecord | Step | Written) -> None:
+        """Take up what comes next."""
+        match told:
+            case BuildRecord():
+                self.record = replace(told, asked_by=self.record.asked_by, name=told.name or self.record.name)
+            case Step():
+                self.steps[told.key] = told
+            case Written():
+                self.written.append(told)
+
+    @property
+    def counts(self) -> Steps | None:
+        """None: nothing is known yet."""
+        states = [step.state for step in self.steps.values()]
+        over = sum(state.over for state in states)
+        return Steps(over, len(states), states.count(StepState.CACHED)) if states else None
+
+
 def name_of(attributes: Mapping[str, str], images: Sequence[str] = ()) -> str | None:
     """What a build is of: its own name, its repository, the image it makes, or its Dockerfile; and its target.
 
@@ -105,10 +183,35 @@ def platforms_of(attributes: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(filter(None, asked))
 
 
-def reason_of(message: str) -> str:
-    """An error in one line, without the credentials that its URLs may have."""
-    plain = _URL.sub(lambda found: found[1] + _public(found[2]), message)
-    return printable(" ".join(plain.split()), _LONGEST_REASON)
+def one_line(text: str, conceal: Callable[[str], str]) -> str:
+    """A reason or a step's name as a line of a table; see `concealing`."""
+    return printable(" ".join(conceal(text).split()), _LONGEST_REASON)
+
+
+def concealing(attributes: Mapping[str, str]) -> Callable[[str], str]:
+    """What takes out of a text that a build wrote what was given to it: values of arguments, credentials of URLs.
+
+    BuildKit names a step by its line of the Dockerfile with the arguments filled in; a value becomes `$NAME` again.
+    """
+    values: dict[str, str] = {}
+    for key, value in attributes.items():
+        kind, _, name = key.partition(":")
+        if kind == "build-arg" and not name.startswith("BUILDKIT_"):
+            values |= {line.strip(): name for line in value.splitlines() if len(line.strip()) >= _SHORTEST_VALUE}
+    longest_first = sorted(values, key=len, reverse=True)
+    given = re.compile("|".join(map(re.escape, longest_first))) if values else None
+
+    def conceal(text: str) -> str:
+        plain = given.sub(lambda found: f"${values[found[0]]}", text) if given else text
+        return _URL.sub(lambda found: found[1] + _public(found[2]), plain)
+
+    return conceal
+
+
+def written_line(text: str) -> str:
+    """A line of a tool's output as it would be read in the end: of what was overwritten, the last."""
+    last = next((part for part in reversed(text.split("\r")) if part), "")
+    return printable(_ESCAPES.sub("", last).expandtabs(4), _LONGEST_LINE)
 
 
 def repository(url: str) -> str:

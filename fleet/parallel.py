@@ -1,4 +1,4 @@
-"""Do one thing for many hosts at once, and wait no longer than asked; or again and again."""
+"""Do one thing for many hosts at once, and wait no longer than asked; or again and again, until it is to stop."""
 
 from __future__ import annotations
 
@@ -6,17 +6,50 @@ import heapq
 import queue
 import threading
 import time
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 WIDTH = 64
 """Threads at a time: more only makes the logins of a large fleet slower, each costs about 0.1 s of CPU."""
+
+
+class Stop(threading.Event):
+    """Set when something is to end; it then ends what is waited for as well, which would not notice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._guard = threading.Lock()
+        self._ends: dict[object, Callable[[], object]] = {}
+
+    def set(self) -> None:
+        """Let it end."""
+        with self._guard:
+            super().set()
+            ends = list(self._ends.values())
+        for end in ends:
+            end()
+
+    @contextmanager
+    def ends(self, end: Callable[[], object]) -> Iterator[None]:
+        """Within this context `end` is called once it is to stop, at once if it is already; from whichever thread."""
+        key = object()
+        with self._guard:
+            self._ends[key] = end
+            stopped = self.is_set()
+        if stopped:
+            end()
+        try:
+            yield
+        finally:
+            with self._guard:
+                del self._ends[key]
 
 
 class Gathering(Generic[K, V]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
     from certs.certificate import Certificate, Credential
     from certs.keys import Passphrase
-    from fleet.builds import BuildRecord
+    from fleet.builds import BuildRecord, Step, Written
     from fleet.cache import CacheRecord, Pruning
     from fleet.check.ground import EngineInfo, Reach
     from fleet.containers.daemon import DaemonSpec, Files
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from fleet.model.facts import ApiFacts, BuilderFacts, ClientFacts, DaemonFacts, Down, Image, Offer, VaultFacts
     from fleet.model.platforms import Platform
     from fleet.model.spec import HostSpec
+    from fleet.parallel import Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,11 @@ class Engine(Protocol):
         """The Engine's own version, such as 26.1.5."""
         ...
 
-    def survey(self, fleet: str) -> Survey:
-        """The containers and volumes there are: this fleet's, and the names of all others."""
+    def survey(self, fleet: str, closely: Mapping[str, str] = MappingProxyType({})) -> Survey:
+        """The containers and volumes there are: this fleet's, and the names of all others.
+
+        `closely`: containers to be looked into, and the directory of each that has its files.
+        """
         ...
 
     def image(self, reference: str, mark: str) -> Image:
@@ -188,13 +193,26 @@ class Prober(Protocol):
         """What the daemon has cached. Raises HostError."""
         ...
 
-    def builds(
-        self, host: HostSpec, *, refs: Sequence[str] | None = None, follow: bool = False
-    ) -> Iterator[BuildRecord]:
+    def builds(self, host: HostSpec, *, refs: Sequence[str] | None = None) -> Iterator[BuildRecord]:
         """What runs there now and what ran, of all clients, as far back as the daemon remembers; in no order.
 
-        `refs`: of these alone. `follow`: then each build again as it begins and as it ends, until the daemon stops.
-        Steps of a running build are known only without. Raises HostError while it is read.
+        `refs`: of these alone. Raises HostError while it is read.
+        """
+        ...
+
+    def feed(self, host: HostSpec, stop: Stop) -> Iterator[BuildRecord | None]:
+        """The same, and then each build as it begins and as it ends, until `stop`, a drain, or the daemon's end.
+
+        None: it has answered, and tells all from the beginning. Steps of what runs are not told. A drained node has no
+        feed: whoever replaces its daemon waits until nobody is connected. Raises HostError while it is read.
+        """
+        ...
+
+    def build(self, host: HostSpec, ref: str, stop: Stop) -> Iterator[BuildRecord | Step | Written]:
+        """One build: its record, its steps as they change, lines that they write; to its end or until `stop`.
+
+        The record of one that ran comes once more when it has ended. Raises HostError while it is read, also when the
+        daemon does not remember the build.
         """
         ...
 

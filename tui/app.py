@@ -62,6 +62,7 @@ class Dashboard(Errands):
 
     CSS_PATH = Path(__file__).parent / "fleet.tcss"
     TITLE = "fleet"
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (14, "-high")]  # noqa: RUF012 - Textual declares it so
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("question_mark", "keys", "help", key_display="?"),
         Binding("l", "do('logs')", "logs"),
@@ -129,7 +130,12 @@ class Dashboard(Errands):
     def on_mount(self) -> None:
         """Look at the fleet once the first screen stands."""
         self.call_after_refresh(self._feed.begin)
-        self.set_interval(TICK, self._redraw)
+        self._ticking = self.set_interval(TICK, self._redraw)
+
+    def on_app_focus(self) -> None:
+        """A browser's page has the focus only after it was drawn: then there is none to go back to."""
+        if isinstance(self.screen, Page) and self.focused is None:
+            self.screen.focus_first()
 
     def on_arrived(self, message: Arrived) -> None:
         """Show it, and tell of who came and went."""
@@ -137,6 +143,7 @@ class Dashboard(Errands):
         self.trends.add(message.snapshot)
         self._tell_changes(before, message.snapshot)
         self._redraw()
+        self._ticking.reset()
 
     def _tell_break(self, why: str) -> None:
         title = "the fleet is not watched any more"
@@ -147,15 +154,15 @@ class Dashboard(Errands):
             self.screen.update()
 
     def _tell_changes(self, before: Snapshot, after: Snapshot) -> None:
-        was = {node.name: node.health for node in before.nodes}
-        for node in after.nodes:
-            change = was.get(node.name), node.health
+        was, now = _healths(before), _healths(after)
+        for name, (health, reason) in now.items():
+            change = was[name][0] if name in was else None, health
             if change[0] in {Health.READY, Health.DEGRADED, Health.DRAINED} and change[1] is Health.DOWN:
                 self._ring()
-                self.notify(node.reason or "", title=f"✗ {node.name} is down", severity="error", markup=False)
-            elif change[0] is Health.DOWN and node.health in {Health.READY, Health.DEGRADED}:
+                self.notify(reason or "", title=f"✗ {name} is down", severity="error", markup=False)
+            elif change[0] is Health.DOWN and health in {Health.READY, Health.DEGRADED}:
                 self._ring()
-                self.notify(f"{node.name} is {node.health} again", title="● back", markup=False)
+                self.notify(f"{name} is {health} again", title="● back", markup=False)
 
     def _ring(self) -> None:
         if self._rings:
@@ -324,6 +331,12 @@ class Dashboard(Errands):
                 subprocess.run(argv, check=False)
         except (OSError, SuspendNotSupported) as error:
             self.complain(f"{name}: {error}")
+
+
+def _healths(snapshot: Snapshot) -> dict[str, tuple[Health, str | None]]:
+    """Of each node, and of each way through the gateway."""
+    gates = {f"the gateway on {gate.host} for {gate.arch}": (gate.health, gate.reason) for gate in snapshot.gates}
+    return {node.name: (node.health, node.reason) for node in snapshot.nodes} | gates
 
 
 def _nothing_yet(spec: FleetSpec, now: datetime) -> Snapshot:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-Tone = Literal["", "dim", "good", "warn", "bad", "calm", "title", "stale", "accent"]
+Tone = Literal["", "dim", "good", "warn", "bad", "calm", "title", "stale", "accent", "match", "current"]
 """What a colour is to say; it never says it alone."""
 
 Span = tuple[str, Tone]
@@ -85,6 +86,21 @@ def wrapped(cell: Cell, width: int) -> list[Cell]:
                 lines[-1].append((piece, tone))
                 used += cell_len(piece)
     return [tuple(line) for line in lines]
+
+
+def highlighted(cell: Cell, pattern: re.Pattern[str], tone: Tone) -> Cell:
+    """The same, what matches in another tone; a match may go over several texts."""
+    found = [match.span() for match in pattern.finditer(plain(cell)) if match.end() > match.start()]
+    spans: list[Span] = []
+    at = 0
+    for text, before in cell:
+        edges = {at, at + len(text), *(edge for span in found for edge in span if at < edge < at + len(text))}
+        cuts = sorted(edges)
+        for begin, end in itertools.pairwise(cuts):
+            inside = any(left <= begin < right for left, right in found)
+            spans.append((text[begin - at : end - at], tone if inside else before))
+        at += len(text)
+    return tuple(spans)
 
 
 def bar(share: float, width: int, tone: Tone) -> Cell:

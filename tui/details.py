@@ -11,7 +11,7 @@ from fleet.model.snapshot import Health
 from fleet.model.spec import object_name
 from fleet.quantities import size
 from tui.cells import UNKNOWN, Cell, Tone, age, toned
-from tui.view import NodeRow, certificate_days, health_cell, short_platforms, used_share
+from tui.view import NodeRow, certificate_days, gate_cell, health_cell, short_platforms, used_share
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +49,8 @@ class Probe:
     stage: str
     state: str
     said: str = ""
+    took: float | None = None
+    """Milliseconds; None: unknown, or not measured."""
 
 
 def probes(spec: FleetSpec, row: NodeRow) -> list[Probe]:
@@ -60,7 +62,8 @@ def probes(spec: FleetSpec, row: NodeRow) -> list[Probe]:
         name = object_name(spec.name, row.node.name)
         daemon = next((one for one in host.daemons if one.name == name), None)
         skew = f", its clock {host.clock_skew:+.0f} s" if abs(host.clock_skew) >= 5 else ""
-        found += [Probe("SSH", "ok", f"{host.machine}{skew}"), Probe("Docker", "ok", f"Engine {host.engine}")]
+        found.append(Probe("SSH", "ok", f"{host.machine}{skew}", host.took.get(Stage.SSH)))
+        found.append(Probe("Docker", "ok", f"Engine {host.engine}", host.took.get(Stage.DOCKER)))
         running = "ok" if daemon and daemon.state == "running" else "failed"
         found.append(Probe("container", running, (daemon.detail or daemon.state) if daemon else "there is none"))
     else:
@@ -70,7 +73,9 @@ def probes(spec: FleetSpec, row: NodeRow) -> list[Probe]:
             spec.host(row.node.name), api, host if isinstance(host, HostFacts) else None, row.node.platforms
         )
         served = f"its certificate ends {api.certificate.expires:%Y-%m-%d}" if api.certificate else ""
-        found += [Probe("TCP", "ok"), Probe("TLS", "ok", served), Probe("API", "ok", f"{api.latency_ms:.0f} ms")]
+        found.append(Probe("TCP", "ok", "", api.took.get(Stage.TCP)))
+        found.append(Probe("TLS", "ok", served, api.took.get(Stage.TLS)))
+        found.append(Probe("API", "ok", f"BuildKit {row.node.buildkit}" if row.node.buildkit else "", api.latency_ms))
         native = short_platforms(row.node.platforms)
         found.append(Probe("native", "failed" if problem else "ok", problem.reason if problem else native))
     else:
@@ -84,8 +89,10 @@ def _until(stages: Sequence[Stage], why: Down | None) -> list[Probe]:
         return [Probe(names.get(stage, stage), "unknown") for stage in stages]
     at = stages.index(why.stage) if why.stage in stages else 0
     states = ["ok"] * at + ["failed"] + ["skipped"] * (len(stages) - at - 1)
-    said = [""] * at + [why.reason] + [""] * (len(stages) - at - 1)
-    return [Probe(names.get(stage, stage), *rest) for stage, *rest in zip(stages, states, said, strict=True)]
+    return [
+        Probe(names.get(stage, stage), state, why.reason if state == "failed" else "")
+        for stage, state in zip(stages, states, strict=True)
+    ]
 
 
 def node_lines(spec: FleetSpec, snapshot: Snapshot, row: NodeRow) -> list[Cell]:
@@ -105,7 +112,8 @@ def node_lines(spec: FleetSpec, snapshot: Snapshot, row: NodeRow) -> list[Cell]:
     for probe in probes(spec, row):
         sign, tone = _SIGNS[probe.state]
         said: Cell = toned(probe.said, "" if probe.state == "failed" else "dim")
-        lines.append(((f"{sign} ", tone), (f"{probe.stage:<{LABEL - 2}}", tone), *said))
+        took = f"{_milliseconds(probe.took):>7}  "
+        lines.append(((f"{sign} ", tone), (f"{probe.stage:<{LABEL - 2}}", tone), (took, "dim"), *said))
     lines += _head("Builds")
     lines.append(_fact("owns", toned(_owns(snapshot, node))))
     lines.append(_fact("runs", toned(short_platforms(node.platforms)) if node.platforms else UNKNOWN))
@@ -123,8 +131,14 @@ def node_lines(spec: FleetSpec, snapshot: Snapshot, row: NodeRow) -> list[Cell]:
     lines.append(_fact("BuildKit", UNKNOWN if node.buildkit is None else toned(node.buildkit)))
     expires = node.certificate.expires if node.certificate else None
     lines.append(_fact("certificate", certificate_days(expires, row.now)))
+    if gates := [gate for gate in snapshot.gates if gate.host == node.name]:
+        lines += (*_head("Gateway"), *map(gate_cell, gates))
     lines += _drift_lines(row)
     return lines
+
+
+def _milliseconds(took: float | None) -> str:
+    return "" if took is None else f"{took:.1f} ms" if took < 10 else f"{took:.0f} ms"
 
 
 def _owns(snapshot: Snapshot, node: NodeHealth) -> str:
@@ -133,6 +147,9 @@ def _owns(snapshot: Snapshot, node: NodeHealth) -> str:
     if not snapshot.builder.registered:
         return "nothing: this machine has no builder"
     owners = sorted({other.name for other in snapshot.nodes for p in other.owns if p in node.platforms})
+    gates = [gate.host for gate in snapshot.gates if set(gate.owns) & set(node.platforms)]
+    if gates:
+        return f"nothing: builds for what it runs come through the gateway on {', '.join(gates)}"
     return f"nothing: {', '.join(owners)} has what it runs; it stands by" if owners else "nothing"
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, TypeVar
+from collections import deque
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from textual.app import App
 from textual.message import Message
 
 from fleet.errors import FleetError
+from fleet.parallel import Stop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
 
     from fleet.model.snapshot import Snapshot
@@ -67,6 +69,36 @@ def told(error: Exception) -> str:
     if not isinstance(error, FleetError):
         return f"unexpected {type(error).__name__}: {error}"
     return f"{error.message}\ntry: {error.remedy}" if error.remedy else error.message
+
+
+class Reading(Generic[T]):
+    """Reads what goes on and on, in a thread; what has come is taken where screens may be touched."""
+
+    def __init__(self, read: Callable[[Stop], Iterable[T]]) -> None:
+        self._read = read
+        self._come: deque[T] = deque()
+        self._stop = Stop()
+        self.failed: str | None = None
+        """Why it ended, if not by itself."""
+        self.ended = False
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def take(self) -> Iterator[T]:
+        """What has come since."""
+        while self._come:
+            yield self._come.popleft()
+
+    def end(self) -> None:
+        """Read no more."""
+        self._stop.set()
+
+    def _work(self) -> None:
+        try:
+            for said in self._read(self._stop):
+                self._come.append(said)
+        except Exception as error:
+            self.failed = told(error)
+        self.ended = True
 
 
 class Feed:

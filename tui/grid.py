@@ -26,6 +26,8 @@ R = TypeVar("R")
 GUTTER = 2
 """Cells before each row: where the cursor is, and what is marked."""
 
+CURSOR, MARK = "›", "◆"
+
 LONGEST_NAME = 28
 
 
@@ -71,21 +73,26 @@ class Grid(ScrollView, Toned, Generic[R], can_focus=True, inherit_bindings=False
         words: Callable[[R], str],
         empty: str,
         opens: bool = False,
+        marks: bool = False,
+        named: bool = True,
         **given: Any,
     ) -> None:
         """`key`: what a row is known by; `words`: what the filter looks at; `empty`: said when there are no rows.
 
-        `opens`: a row can be opened, and is worth a mark.
+        `opens`: a row can be opened; `marks`: several can be marked. `named`: the first column is the key, and as wide
+        as the longest.
         """
         super().__init__(**given)
         self._columns, self._key, self._words, self._empty = tuple(columns), key, words, empty
-        self._opens = opens
+        self._can = {"open": opens, "mark": marks}
+        self._named = named
         self._given: Sequence[R] = ()
         self._rows: list[R] = []
         self._cursor = 0
         self._first = columns[0].width
         self._room: tuple[int, int] | None = None
         self._laid_out: list[tuple[Column[R], int]] = []
+        self._drawn: dict[tuple[int, str], Strip] = {}
         self._sorted: int | None = None
         self._descending = False
         self.marked: frozenset[str] = frozenset()
@@ -93,7 +100,7 @@ class Grid(ScrollView, Toned, Generic[R], can_focus=True, inherit_bindings=False
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002 - Textual's
         """There is no key for what means nothing here."""
-        return self._opens or action not in {"open", "mark"}
+        return self._can.get(action, True)
 
     # ---------------------------------------------------------------------------------------------- contents
 
@@ -131,7 +138,8 @@ class Grid(ScrollView, Toned, Generic[R], can_focus=True, inherit_bindings=False
         if self._sorted is not None:
             rows = ordered(rows, self._columns[self._sorted], descending=self._descending)
         before, self._rows = len(self._rows), rows
-        longest = max((cell_len(self._key(row)) for row in self._given), default=0)
+        self._drawn.clear()
+        longest = max((cell_len(self._key(row)) for row in self._given), default=0) if self._named else 0
         self._first = min(max(self._columns[0].width, longest), LONGEST_NAME)
         keys = {self._key(row): at for at, row in enumerate(rows)}
         self._cursor = min(keys.get(on or "", self._cursor), max(len(rows) - 1, 0))
@@ -147,6 +155,7 @@ class Grid(ScrollView, Toned, Generic[R], can_focus=True, inherit_bindings=False
         room = self.scrollable_content_region.width - GUTTER, self._first
         if room != self._room:
             self._room, self._laid_out = room, layout(self._columns, *room)
+            self._drawn.clear()
         return self._laid_out
 
     def render_line(self, y: int) -> Strip:
@@ -159,15 +168,27 @@ class Grid(ScrollView, Toned, Generic[R], can_focus=True, inherit_bindings=False
             said = self._empty if not self._given else f"nothing matches {self.pattern!r}"
             empty: Cell = ((f"  {said}", "dim"),) if y == 1 and not self._rows else ()
             return self.strip(empty, width, self.rich_style)
-        row = self._rows[at]
-        base = self.rich_style
-        if self._key(row) in self.marked:
+        self._layout()
+        # Scrolling moves rows that are the same: drawing them is what a key would wait for.
+        marked = self._key(self._rows[at]) in self.marked
+        drawn = at, (CURSOR if at == self._cursor else " ") + (MARK if marked else " ")
+        if drawn not in self._drawn:
+            self._drawn[drawn] = self._row(*drawn, width)
+        return self._drawn[drawn]
+
+    def notify_style_update(self) -> None:
+        """Another theme."""
+        super().notify_style_update()
+        self._drawn.clear()
+
+    def _row(self, at: int, gutter: str, width: int) -> Strip:
+        row, base = self._rows[at], self.rich_style
+        if MARK in gutter:
             base += self.get_component_rich_style("grid--marked", partial=True)
-        if at == self._cursor:
+        if CURSOR in gutter:
             base += self.get_component_rich_style("grid--cursor", partial=True)
         # Reversed, a tone's colour would be a blot.
         draw = (lambda _: Style.null()) if base.reverse else self.tone
-        gutter = ("›" if at == self._cursor else " ") + ("◆" if self._key(row) in self.marked else " ")
         segments = [Segment(gutter, base)]
         for column, space in self._layout():
             cell = fitted(column.cell(row), space, right=column.right)
@@ -243,8 +264,14 @@ class Grid(ScrollView, Toned, Generic[R], can_focus=True, inherit_bindings=False
                 left += space + GAP
         elif (at := event.y - 1 + self.scroll_offset.y) < len(self._rows):
             self._go(at)
-            if event.chain == 2 and self._opens:
+            if event.chain == 2 and self._can["open"]:
                 self.action_open()
+
+    def go_to(self, key: str) -> None:
+        """Put the cursor on that row, if there is one."""
+        for at, row in enumerate(self._rows):
+            if self._key(row) == key and at != self._cursor:
+                self._go(at)
 
     def _go(self, to: int) -> None:
         before, self._cursor = self._cursor, min(max(to, 0), max(len(self._rows) - 1, 0))

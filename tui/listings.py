@@ -10,13 +10,13 @@ from fleet.model.facts import Facts
 from fleet.observing.watch import NO_VAULT
 from fleet.route import why_not
 from tui.cells import UNKNOWN, Cell, Column, Tone, toned
-from tui.view import certificate_days
+from tui.view import certificate_days, gate_cell
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from fleet.model.platforms import Platform
-    from fleet.model.snapshot import Snapshot
+    from fleet.model.snapshot import GateHealth, Snapshot
     from fleet.model.spec import FleetSpec
 
 # ------------------------------------------------------------------------------------------------------ routes
@@ -31,6 +31,8 @@ class Route:
     owner_fails: str | None
     stand_by: tuple[str, ...]
     cannot: tuple[tuple[str, str], ...]
+    gates: tuple[GateHealth, ...] = ()
+    """The ways through the gateway for its architecture."""
 
     @property
     def words(self) -> str:
@@ -42,16 +44,19 @@ def routes(snapshot: Snapshot) -> list[Route]:
     """Every platform that a node runs, owns, or is to run."""
     every = {platform for node in snapshot.nodes for platform in (*node.platforms, *node.owns)}
     found = []
-    for platform in sorted(every):
+    for platform in sorted(every.union(*(gate.owns for gate in snapshot.gates))):
         owner = next((node for node in snapshot.nodes if platform in node.owns), None)
         reasons = {node.name: why_not(platform, node) for node in snapshot.nodes if node is not owner}
+        gate = next((gate for gate in snapshot.gates if platform in gate.owns), None)
+        arch = gate.arch if gate else platform.arch
         found.append(
             Route(
                 platform,
-                owner.name if owner else None,
-                why_not(platform, owner) if owner else None,
+                owner.name if owner else f"gateway {gate.host}" if gate else None,
+                why_not(platform, owner) if owner else gate.reason if gate else None,
                 tuple(name for name, reason in reasons.items() if reason is None),
                 tuple((name, reason) for name, reason in reasons.items() if reason is not None),
+                tuple(gate for gate in snapshot.gates if gate.arch == arch),
             )
         )
     return found
@@ -70,7 +75,7 @@ def _route_why(route: Route) -> Cell:
 
 ROUTE_COLUMNS: tuple[Column[Route], ...] = (
     Column("PLATFORM", lambda route: toned(str(route.platform)), lambda route: route.platform, 14),
-    Column("OWNER", _route_owner, lambda route: route.owner, 14),
+    Column("OWNER", _route_owner, lambda route: route.owner, 17),
     Column(
         "STANDS BY",
         lambda route: toned(", ".join(route.stand_by)) if route.stand_by else toned("nobody", "dim"),
@@ -88,6 +93,7 @@ def route_lines(route: Route) -> list[Cell]:
         lines.append(toned(f"its owner does not build it now: {route.owner_fails}", "bad"))
     if route.stand_by:
         lines.append(toned(f"stand by: {', '.join(route.stand_by)}"))
+    lines += (gate_cell(gate) for gate in route.gates)
     return [*lines, *(toned(f"{name}: {reason}", "dim") for name, reason in route.cannot)]
 
 

@@ -6,18 +6,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from datetime import datetime
 
     from fleet.applying.history import Entry
     from fleet.applying.report import Event
-    from fleet.builds import BuildRecord
+    from fleet.builds import BuildRecord, Step, Written
     from fleet.logs import Line
     from fleet.model.facts import Down
     from fleet.model.snapshot import Snapshot
     from fleet.model.spec import FleetSpec
+    from fleet.parallel import Stop
 
 
 class Watching(Protocol):
@@ -70,10 +70,12 @@ class Outside:
     now: Callable[[], datetime]
     deeds: Mapping[str, Deed] = field(default_factory=dict)
     """By the words of `tui.commands.DEEDS`."""
-    logs: Callable[[Sequence[str], threading.Event], Iterator[tuple[str, Line | Down | None]]] | None = None
-    """Lines of these nodes' daemons as they come, until the event is set; Down or None: that node's log has ended."""
-    builds: Callable[[str], Iterable[BuildRecord]] | None = None
-    """What is and was built on a node. Raises FleetError."""
+    logs: Callable[[Sequence[str], Stop], Iterator[tuple[str, Line | Down | None]]] | None = None
+    """Lines of these nodes' daemons as they come, until it is to stop; Down or None: that node's log has ended."""
+    builds: Callable[[Sequence[str], Stop], Iterator[tuple[str, BuildRecord | Down | None]]] | None = None
+    """What is and was built on these nodes, as it happens: see `fleet.observing.building.follow`."""
+    build: Callable[[str, str, Stop], Iterator[BuildRecord | Step | Written]] | None = None
+    """One build, by its node and ref, step by step, to its end: see `Prober.build`. Raises FleetError."""
     history: Callable[[str], Sequence[Entry]] | None = None
     """What was done on a node's host. Raises FleetError."""
     sign: Callable[[], str] = str

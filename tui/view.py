@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from fleet.model.platforms import Platform
-    from fleet.model.snapshot import NodeHealth, Sighting, Snapshot
+    from fleet.model.snapshot import GateHealth, NodeHealth, Sighting, Snapshot
 
 STALE = timedelta(seconds=10)
 """A daemon is asked every two seconds, and has three to answer."""
@@ -25,8 +25,8 @@ STALE = timedelta(seconds=10)
 HOST_STALE = timedelta(seconds=45)
 """The same of a host, which is looked at every ten seconds, and has thirty to answer."""
 
-TREND = 120
-"""Values that are kept of each node, one a Snapshot."""
+TREND = 10
+"""Values that are kept and drawn of each node, one a Snapshot."""
 
 GLYPHS: dict[Health, tuple[str, Tone]] = {
     Health.READY: ("●", "good"),
@@ -125,7 +125,7 @@ def _builds(row: NodeRow) -> Cell:
 def _trend(row: NodeRow) -> Cell:
     known = [value for value in row.trend if value is not None]
     most = max([row.node.max_builds or 0, 4, *known])
-    return sparkline(row.trend, 10, most, "stale" if row.stale else "accent")
+    return sparkline(row.trend, TREND, most, "stale" if row.stale else "accent")
 
 
 def used_share(node: NodeHealth) -> float | None:
@@ -223,7 +223,7 @@ NODE_COLUMNS: tuple[Column[NodeRow], ...] = (
     Column("ARCH", lambda row: _figure(row, row.node.arch), lambda row: row.node.arch, 7, rank=4),
     Column("OWNS", _owns, lambda row: -len(row.node.owns), 14, rank=6),
     Column("BUILDS", _builds, lambda row: row.node.active_builds, 6, rank=1, right=True),
-    Column("TREND", _trend, lambda row: sum(filter(None, row.trend)), 10, rank=7),
+    Column("TREND", _trend, lambda row: sum(filter(None, row.trend)), TREND, rank=7),
     Column("DISK", _disk, lambda row: used_share(row.node), 10, rank=3),
     Column("CACHE", _cache, lambda row: row.node.cache_bytes, 8, rank=8, right=True),
     Column("BUILDKIT", lambda row: _figure(row, row.node.buildkit), lambda row: row.node.buildkit, 8, rank=10),
@@ -287,8 +287,29 @@ def headline(snapshot: Snapshot, now: datetime) -> Cell:
         spans += [(f"! {total.stale} stale", "stale"), ("  ", "")]
     builds = "–" if total.builds is None else str(total.builds)
     spans += [(f"builds {builds}", "accent" if total.builds else ""), ("  ", ""), ("cert ", "")]
-    spans += certificate_days(total.next_expiry, now)
+    spans += (*certificate_days(total.next_expiry, now), *_gateway(snapshot))
     return tuple(spans)
+
+
+def _gateway(snapshot: Snapshot) -> Cell:
+    """How the ways through the gateway are, the worst of them."""
+    if not snapshot.gates:
+        return ()
+    worst = min((gate.health for gate in snapshot.gates), key=_SEVERITY.index)
+    glyph, tone = GLYPHS[worst]
+    count = sum(gate.health is worst for gate in snapshot.gates)
+    return (("  ", ""), ("gateway ", ""), (f"{glyph} {count} {worst}", tone))
+
+
+def gate_cell(gate: GateHealth) -> Cell:
+    """One way through the gateway, in full."""
+    glyph, tone = GLYPHS[gate.health]
+    said = [toned(gate.endpoint.removeprefix("tcp://"), "dim"), toned(f"{glyph} {gate.health}", tone)]
+    if gate.owns:
+        said.append(toned(f"builds for {short_platforms(gate.owns)} go through it", "dim"))
+    if gate.reason:
+        said.append(toned(gate.reason, tone))
+    return (*toned(f"gateway on {gate.host} for {gate.arch}"), *(span for cell in said for span in (("  ", ""), *cell)))
 
 
 def builder_line(snapshot: Snapshot) -> Cell:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-TONES: tuple[Tone, ...] = ("dim", "good", "warn", "bad", "calm", "title", "stale", "accent")
+TONES: tuple[Tone, ...] = ("dim", "good", "warn", "bad", "calm", "title", "stale", "accent", "match", "current")
 
 
 class Toned(Widget):
@@ -76,6 +76,10 @@ class Keys(Toned):
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"keys--key", "keys--word"}
 
+    def on_mount(self) -> None:
+        """What has the focus has keys of its own."""
+        self.screen.bindings_updated_signal.subscribe(self, lambda _: self.refresh())
+
     def render_line(self, y: int) -> Strip:
         """One line of the widget."""
         base, width = self.rich_style, self.size.width
@@ -112,12 +116,11 @@ class Sheet(ScrollView, Toned, can_focus=True, inherit_bindings=False):
         Binding("w", "wrap", "wrap", show=False),
     ]
 
-    def __init__(self, *, wrap: bool = True, follow: bool = False, **given: Any) -> None:
-        """`follow`: what is new comes into sight, as long as the end is."""
+    def __init__(self, *, wrap: bool = True, **given: Any) -> None:
         super().__init__(**given)
         self._given: Sequence[Cell] = ()
         self._lines: list[Cell] = []
-        self._wrap, self._follow = wrap, follow
+        self._wrap = wrap
 
     def show(self, lines: Sequence[Cell]) -> None:
         """Draw these instead."""
@@ -134,13 +137,25 @@ class Sheet(ScrollView, Toned, can_focus=True, inherit_bindings=False):
         """Wrap anew."""
         self._lay_out()
 
+    @property
+    def follows(self) -> bool:
+        """Whether the end stays in sight."""
+        return False
+
+    @property
+    def _at_end(self) -> bool:
+        return self.scroll_offset.y >= len(self._lines) - self.scrollable_content_region.height
+
+    def laid_out(self, lines: Sequence[Cell], width: int) -> list[Cell]:
+        """The rows that these lines take."""
+        return [part for line in lines for part in wrapped(line, width)] if self._wrap else [*lines]
+
     def _lay_out(self) -> None:
-        width = max(self.scrollable_content_region.width, 1)
-        at_end = self.scroll_offset.y >= len(self._lines) - self.scrollable_content_region.height
-        self._lines = [part for line in self._given for part in wrapped(line, width)] if self._wrap else [*self._given]
+        follows = self.follows
+        self._lines = self.laid_out(self._given, max(self.scrollable_content_region.width, 1))
         self.virtual_size = Size(0, len(self._lines))
         self.refresh()
-        if self._follow and at_end:
+        if follows:
             self.call_after_refresh(self.scroll_end, animate=False, immediate=True)
 
     def render_line(self, y: int) -> Strip:

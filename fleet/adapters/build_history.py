@@ -5,15 +5,29 @@ Field numbers: control.proto of moby/buildkit v0.32.2, stable since v0.11.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from fleet import notes as fleet_notes
 from fleet.adapters.wire import Fields, encoded, fields, messages, number, text
-from fleet.builds import BuildRecord, Outcome, Steps, name_of, platforms_of, reason_of
+from fleet.builds import (
+    BuildRecord,
+    Outcome,
+    Step,
+    Steps,
+    StepState,
+    Written,
+    concealing,
+    name_of,
+    one_line,
+    platforms_of,
+    written_line,
+)
+from fleet.logs import Line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 NOTE = "fleet."
 """With what the refs of notes begin: notes are records of builds that build nothing."""
@@ -34,6 +48,9 @@ FEED = encoded()
 _CANCELED = 1
 """google.rpc.Code."""
 
+_CANCELED_STEP = "context canceled"
+"""How the error of a step ends that was broken off: BuildKit says it in no other way, and buildx looks for the same."""
+
 _DELETED = 2
 """BuildHistoryEventType."""
 
@@ -47,9 +64,9 @@ class Note:
     text: str
 
 
-def only(ref: str) -> bytes:
-    """Asks for the one build of that ref, if the history has it."""
-    return encoded((2, ref), (3, True))
+def only(ref: str, *, follow: bool = False) -> bytes:
+    """Asks for the one build of that ref, if the history has it; `follow`: and then for its end."""
+    return encoded((2, ref), (3, not follow))
 
 
 def notes(events: Iterable[bytes]) -> list[Note]:
@@ -71,6 +88,12 @@ def in_force(events: Iterable[bytes]) -> dict[str, str]:
     return {key: content for key, content in newest.items() if content}
 
 
+def about_drain(event: bytes) -> bool:
+    """Whether somebody has drained the node or resumed it, now or long ago; raises ValueError as above."""
+    drained = f"{NOTE}{fleet_notes.DRAIN}."
+    return any(text(record, 1).startswith(drained) for record in messages(fields(event), 2))
+
+
 def records(node: str, events: Iterable[bytes]) -> Iterator[BuildRecord]:
     """Each event's build, without notes and what was removed; raises ValueError for what is no event."""
     for event in events:
@@ -78,6 +101,15 @@ def records(node: str, events: Iterable[bytes]) -> Iterator[BuildRecord]:
         for record in messages(found, 2):
             if number(found, 1) != _DELETED and not text(record, 1).startswith(NOTE):
                 yield _record(node, record)
+
+
+def concealer(events: Iterable[bytes]) -> Callable[[str], str]:
+    """What keeps out of a text what was given to the builds of these events; raises ValueError as above."""
+    attributes: dict[str, str] = {}
+    for event in events:
+        for record in messages(fields(event), 2):
+            attributes |= _map(record, 3)
+    return concealing(attributes)
 
 
 def _record(node: str, record: Fields) -> BuildRecord:
@@ -92,7 +124,7 @@ def _record(node: str, record: Fields) -> BuildRecord:
         created=_moment(record, 6) or datetime.fromtimestamp(0, UTC),
         completed=completed,
         outcome=_outcome(error) if completed else Outcome.RUNNING,
-        reason=reason_of(text(error, 2)) if error else None,
+        reason=one_line(text(error, 2), concealing(attributes)) if error else None,
         name=name_of(attributes, images),
         platforms=platforms_of(attributes),
         steps=Steps(number(record, 17), number(record, 16), number(record, 15)) if completed else None,
@@ -125,29 +157,76 @@ def _moment(message: Fields, field: int) -> datetime | None:
 
 
 def status_request(ref: str) -> bytes:
-    """For the stream of what a running build does: StatusRequest{Ref = 1}."""
+    """For the stream of what a build does or has done: StatusRequest{Ref = 1}."""
     return encoded((1, ref))
 
 
-class Progress:
-    """A running build's steps, summed up from its status stream."""
+class Status:
+    """The status stream of one build, message by message, as steps and what they write."""
 
-    def __init__(self) -> None:
-        self._done: set[str] = set()
-        self._cached: set[str] = set()
-        self._seen: set[str] = set()
+    def __init__(self, conceal: Callable[[str], str]) -> None:
+        self._conceal = conceal
+        self._steps: dict[str, Step] = {}
+        self._begun: dict[tuple[str, int], tuple[datetime, bytes]] = {}
+        """What has been written of a line, by step and stream."""
 
-    def add(self, status: bytes) -> None:
-        """One StatusResponse{vertexes = 1{digest = 1, cached = 4, completed = 6}}; raises ValueError."""
-        for vertex in messages(fields(status), 1):
-            digest = text(vertex, 1)
-            self._seen.add(digest)
-            if 6 in vertex:
-                self._done.add(digest)
-            if number(vertex, 4):
-                self._cached.add(digest)
+    def read(self, message: bytes) -> Iterator[Step | Written]:
+        """What a StatusResponse{vertexes = 1, logs = 3} has that is new, each step's end after what it wrote.
 
-    @property
-    def steps(self) -> Steps | None:
-        """So far; None: nothing is known yet."""
-        return Steps(len(self._done), len(self._seen), len(self._cached)) if self._seen else None
+        Raises ValueError for what is none.
+        """
+        found = fields(message)
+        logs = messages(found, 3)
+        writing, over = {text(log, 1) for log in logs}, dict[str, Step]()
+        for vertex in messages(found, 1):
+            step = self._step(vertex)
+            before = self._steps.get(step.key)
+            if before == step:
+                continue
+            self._steps[step.key] = step
+            over.pop(step.key, None)
+            if not step.state.over:
+                yield step
+                continue
+            over[step.key] = step
+            if step.key in writing and (before is None or not before.began):
+                yield replace(step, state=StepState.RUNNING, ended=None, reason=None)
+        for log in logs:
+            yield from self._lines(log)
+        yield from self.rest(over)
+        yield from over.values()
+
+    def rest(self, steps: Iterable[str] | None = None) -> Iterator[Written]:
+        """Lines that were begun by these steps and not ended; None: by all."""
+        wanted = None if steps is None else set(steps)
+        for step, stream in [one for one in self._begun if wanted is None or one[0] in wanted]:
+            yield self._written(step, *self._begun.pop((step, stream)))
+
+    def _step(self, vertex: Fields) -> Step:
+        """Vertex{digest = 1, name = 3, cached = 4, started = 5, completed = 6, error = 7}."""
+        began, ended, error = _moment(vertex, 5), _moment(vertex, 6), text(vertex, 7)
+        state = StepState.RUNNING if began else StepState.WAITING
+        if error:
+            state = StepState.CANCELED if error.endswith(_CANCELED_STEP) else StepState.FAILED
+        elif number(vertex, 4):
+            state = StepState.CACHED
+        elif ended:
+            state = StepState.DONE
+        reason = one_line(error, self._conceal) if state is StepState.FAILED else None
+        return Step(text(vertex, 1), one_line(text(vertex, 3), self._conceal), state, began, ended, reason)
+
+    def _lines(self, log: Fields) -> Iterator[Written]:
+        """VertexLog{vertex = 1, timestamp = 2, stream = 3, msg = 4}: a piece of what is written, of any length."""
+        at = _moment(log, 2) or datetime.fromtimestamp(0, UTC)
+        place = text(log, 1), number(log, 3)
+        since, before = self._begun.pop(place, (at, b""))
+        *whole, rest = (before + b"".join(one for one in log.get(4, ()) if isinstance(one, bytes))).split(b"\n")
+        for line in whole:
+            yield self._written(place[0], since, line)
+            since = at
+        if rest:
+            # A bar that is drawn over and over is one line, and only its last form is of use.
+            self._begun[place] = since, rest[rest.rfind(b"\r", 0, -1) + 1 :]
+
+    def _written(self, step: str, at: datetime, line: bytes) -> Written:
+        return Written(step, Line(at, written_line(self._conceal(line.decode(errors="replace")))))

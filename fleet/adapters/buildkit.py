@@ -8,7 +8,7 @@ import socket
 import ssl
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
@@ -20,23 +20,22 @@ from fleet import notes
 from fleet.adapters import build_history
 from fleet.adapters.buildkit_failures import api_failure, call_failure, plain, refusal, tcp_failure, tls_failure
 from fleet.adapters.wire import Fields, encoded, fields, messages, number, text
-from fleet.builds import Outcome
 from fleet.cache import CacheRecord
 from fleet.check.ground import Reach
 from fleet.containers.buildkitd import LABEL_ARCH, LABEL_EMULATED, LABEL_MAX_BUILDS
 from fleet.errors import HostError, VaultError
 from fleet.model.facts import ApiFacts, CertificateFacts, Down, Stage
 from fleet.model.platforms import Platform
-from fleet.parallel import gather
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import grpc
 
-    from fleet.builds import BuildRecord, Steps
+    from fleet.builds import BuildRecord, Step, Written
     from fleet.cache import Pruning
     from fleet.model.spec import HostSpec
+    from fleet.parallel import Stop
 
 # grpcio prints TLS failures to stderr by itself; they are reported by us, once, as a reason.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -51,15 +50,6 @@ NOTE_TIMEOUT = 30.0
 
 CACHE_TIMEOUT = 20.0
 """Seconds to list a cache: BuildKit measures what it has not yet measured."""
-
-HISTORY_TIMEOUT = 10.0
-"""Seconds to list the builds that a daemon remembers."""
-
-STEPS_TIMEOUT = 0.3
-"""Seconds to hear what a running build has done so far."""
-
-FEED_TIMEOUT = 30.0
-"""Seconds after which a feed is asked for anew: so long a node may be silent unnoticed."""
 
 PRUNE_TIMEOUT = 3600.0
 """Seconds to remove what is to go from a disk that may be slow."""
@@ -155,19 +145,22 @@ class BuildkitProber:
             stream = socket.create_connection((host.address, host.port), timeout)
         except OSError as error:
             return tcp_failure(host, error, timeout)
+        took = {Stage.TCP: (time.monotonic() - started) * 1000}
         with stream:
             answer = self._ask(host, channel, started, started + timeout)
             if isinstance(answer, ApiFacts) and not self._certificates:
-                return answer
+                return replace(answer, took=took)
             try:
                 stream.settimeout(HANDSHAKE_TIMEOUT)
+                begun = time.monotonic()
                 with self._context.wrap_socket(stream, server_hostname=host.servername or host.address) as tls:
                     if isinstance(answer, ApiFacts):
-                        return replace(answer, certificate=_certificate(tls.getpeercert() or {}))
+                        took[Stage.TLS] = (time.monotonic() - begun) * 1000
+                        return replace(answer, certificate=_certificate(tls.getpeercert() or {}), took=took)
                     return refusal(host, tls, HANDSHAKE_TIMEOUT) or answer
             except OSError as error:
                 if isinstance(answer, ApiFacts):
-                    return answer
+                    return replace(answer, took=took)
                 return tls_failure(host, error, time.monotonic() - started, late=answer.late)
 
     def reach(self, host: HostSpec, *, timeout: float) -> Reach:
@@ -277,35 +270,50 @@ class BuildkitProber:
             for removed in channel.unary_stream(f"{_CONTROL}Prune")(request, timeout=PRUNE_TIMEOUT):
                 freed(number(fields(removed), 4))
 
-    def builds(
-        self, host: HostSpec, *, refs: Sequence[str] | None = None, follow: bool = False
-    ) -> Iterator[BuildRecord]:
+    def builds(self, host: HostSpec, *, refs: Sequence[str] | None = None) -> Iterator[BuildRecord]:
         """What runs there now and what ran, of all clients, as far back as BuildKit remembers; in no order.
 
-        `refs`: of these alone. `follow`: then each build again as it begins and as it ends, until the daemon stops;
-        what is asked of a running build, its steps, is asked only without. Raises HostError while it is read.
+        `refs`: of these alone. Raises HostError while it is read.
         """
         with self._calling(host) as channel:
-            listen = channel.unary_stream(f"{_CONTROL}ListenBuildHistory")
-            if follow:
-                yield from _feed(host, channel)
-                return
-            wanted = (build_history.ALL,) if refs is None else map(build_history.only, refs)
-            events = (event for request in wanted for event in listen(request, timeout=HISTORY_TIMEOUT))
-            found = tuple(build_history.records(host.name, events))
-            steps = gather({r.ref: partial(_steps, channel, r.ref) for r in found if r.outcome is Outcome.RUNNING})
-            yield from (replace(record, steps=steps.get(record.ref, record.steps)) for record in found)
+            from fleet.adapters.build_streams import remembered
+
+            yield from remembered(host, channel, refs)
+
+    def feed(self, host: HostSpec, stop: Stop) -> Iterator[BuildRecord | None]:
+        """The same, and then each build as it begins and as it ends, until `stop`, a drain, or the daemon's end.
+
+        It rides on the connection that is kept, and ends with that. Raises HostError while it is read.
+        """
+        with self._calling(host, ride=True) as channel:
+            from fleet.adapters.build_streams import feed
+
+            yield from feed(host, channel, stop)
+
+    def build(self, host: HostSpec, ref: str, stop: Stop) -> Iterator[BuildRecord | Step | Written]:
+        """One build step by step, with what its steps write, to its end or until `stop`; see the port."""
+        with self._calling(host) as channel:
+            from fleet.adapters.build_streams import build
+
+            yield from build(host, channel, ref, stop)
 
     @contextmanager
-    def _calling(self, host: HostSpec) -> Iterator[grpc.Channel]:
-        """A channel for one call; raises HostError, the stage being where a probe fails now."""
+    def _calling(self, host: HostSpec, *, ride: bool = False) -> Iterator[grpc.Channel]:
+        """A channel for one call; raises HostError, the stage being where a probe fails now.
+
+        `ride`: over the one that is kept, if there is one; when that is given up, the call is over.
+        """
         import grpc
 
         self.prepare()
+        place = (host.endpoint, host.servername)
+        kept = self._kept.get(place) if ride else None
         try:
-            with self._channel(host) as channel:
+            with nullcontext(kept.channel) if kept else self._channel(host) as channel:
                 yield channel
         except (grpc.RpcError, ValueError) as error:
+            if kept and self._kept.get(place) is not kept:
+                return
             seen = self.probe(host, timeout=EXPLAIN_TIMEOUT)
             why = seen if isinstance(seen, Down) else call_failure(host, error)
             raise HostError(why.stage, why.reason, why.remedy) from error
@@ -369,41 +377,6 @@ _CHANNEL_OPTIONS = (
     # A large cache is more than 4 MiB to list, a few hundred bytes a record.
     ("grpc.max_receive_message_length", 1 << 28),
 )
-
-
-def _feed(host: HostSpec, channel: grpc.Channel) -> Iterator[BuildRecord]:
-    """A stream does not notice that its node has fallen silent: so it ends, and goes on if the node still answers.
-
-    Each begins with all that there was.
-    """
-    import grpc
-
-    told: dict[str, Outcome] = {}
-    listen = channel.unary_stream(f"{_CONTROL}ListenBuildHistory")
-    while True:
-        try:
-            for record in build_history.records(host.name, listen(build_history.FEED, timeout=FEED_TIMEOUT)):
-                if told.get(record.ref) is not record.outcome:
-                    told[record.ref] = record.outcome
-                    yield record
-        except grpc.RpcError as error:
-            if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise
-        else:
-            return
-        channel.unary_unary(f"{_CONTROL}Info")(b"", timeout=EXPLAIN_TIMEOUT)
-
-
-def _steps(channel: grpc.Channel, ref: str) -> Steps | None:
-    """What a running build has come to; its stream first tells all that was, and then goes on."""
-    import grpc
-
-    progress = build_history.Progress()
-    status = channel.unary_stream(f"{_CONTROL}Status")(build_history.status_request(ref), timeout=STEPS_TIMEOUT)
-    with suppress(grpc.RpcError, ValueError):
-        for message in status:
-            progress.add(message)
-    return progress.steps
 
 
 def _or_unknown(read: Callable[[], T]) -> T | None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import queue
-import threading
-import time
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,14 +12,15 @@ import click
 from fleet.adapters.builder import configuration
 from fleet.adapters.remembered_builds import context_of
 from fleet.builds import BuildRecord, Outcome, in_order
-from fleet.cli import output
+from fleet.cli import build_steps, output
 from fleet.cli.build import OWN_BUILDERS
 from fleet.cli.progress import progress
 from fleet.cli.world import chosen, entitled, load_any, world_of
-from fleet.errors import HostError
+from fleet.errors import HostError, UsageError
 from fleet.model.facts import Down
+from fleet.observing.building import follow
 from fleet.observing.observe import PROBE_TIMEOUT
-from fleet.parallel import gather
+from fleet.parallel import Stop, gather
 from fleet.quantities import lasting
 
 if TYPE_CHECKING:
@@ -33,18 +31,27 @@ if TYPE_CHECKING:
     from fleet.model.spec import HostSpec
     from fleet.ports import Prober
 
-AGAIN = 2.0
-"""Seconds until a node that did not answer is asked again for its feed."""
+SHORT = 8
+"""Letters of a ref that are shown; so many are enough to name a build."""
 
-_TITLES = ("began (UTC)", "node", "state", "took", "steps", "cached", "platforms", "project", "asked by")
-_RIGHT = frozenset({3, 4, 5})
+_TITLES = ("ref", "began (UTC)", "node", "state", "took", "steps", "cached", "platforms", "project", "asked by")
+_RIGHT = frozenset({4, 5, 6})
 _COLOURS = {Outcome.RUNNING: "cyan", Outcome.DONE: "green", Outcome.FAILED: "red", Outcome.CANCELED: "yellow"}
 
 
 def builds(
-    inventory: Path, nodes: Sequence[str], *, follow: bool, last: int | None, as_json: bool, verbose: bool
+    inventory: Path,
+    nodes: Sequence[str],
+    *,
+    goes_on: bool,
+    last: int | None,
+    ref: str | None,
+    as_json: bool,
+    verbose: bool,
 ) -> int:
-    """`fleet builds`; interrupting what is followed is its regular end."""
+    """`fleet builds`; interrupting what is followed is its regular end. `ref`: of one build, all steps."""
+    if ref is not None and (goes_on or last is not None):
+        raise UsageError("--steps tells one build to its end: -f and -n do not go with it")
     spec = load_any(inventory, nodes)
     vault = entitled(spec)
     world, hosts = world_of(spec), chosen(spec, nodes)
@@ -55,8 +62,13 @@ def builds(
     known = partial(_known, memory)
     records = [known(record) for said in found.values() if not isinstance(said, Down) for record in said]
     failures = {name: said for name, said in found.items() if isinstance(said, Down)}
+    if ref is not None:
+        for name, why in failures.items():
+            output.complain(name, why)
+        wanted = build_steps.find(records, ref)
+        return build_steps.steps(spec.host(wanted.node), world.prober, wanted, now=world.now, as_json=as_json)
     shown = in_order(records, last)
-    if as_json and not follow:
+    if as_json and not goes_on:
         output.as_json(
             {
                 "fleet": spec.name,
@@ -70,7 +82,7 @@ def builds(
             show(record)
         for name, why in failures.items():
             output.complain(name, why)
-        if follow:
+        if goes_on:
             _follow(hosts, world.prober, {record.ref: record.outcome for record in records}, lambda r: show(known(r)))
     return output.exit_code(name not in failures for name in found)
 
@@ -103,39 +115,22 @@ def _follow(
     hosts: Sequence[HostSpec], prober: Prober, told: dict[str, Outcome], show: Callable[[BuildRecord], None]
 ) -> None:
     """Show each build as it begins and as it ends, until interrupted; a node that is lost is told, and asked again."""
-    arriving: queue.SimpleQueue[BuildRecord | tuple[str, Down | None]] = queue.SimpleQueue()
-    for host in hosts:
-        threading.Thread(target=_feed, args=(host, prober, arriving), daemon=True).start()
     lost: dict[str, Down | None] = {}
+    stop = Stop()
     try:
-        while True:
-            said = arriving.get()
+        for name, said in follow(hosts, prober, stop):
             if isinstance(said, BuildRecord):
                 if told.get(said.ref) is not said.outcome:
                     told[said.ref] = said.outcome
                     show(said)
                 continue
-            name, why = said
-            if why and not lost.get(name):
-                output.complain(name, why)
-            elif not why and lost.get(name):
+            if said and not lost.get(name):
+                output.complain(name, said)
+            elif not said and lost.get(name):
                 click.echo(f"{name}: answers again", err=True)
-            lost[name] = why
+            lost[name] = said
     except KeyboardInterrupt:
-        return
-
-
-def _feed(host: HostSpec, prober: Prober, arriving: queue.SimpleQueue[BuildRecord | tuple[str, Down | None]]) -> None:
-    while True:
-        seen = prober.probe(host, timeout=PROBE_TIMEOUT)
-        arriving.put((host.name, seen if isinstance(seen, Down) else None))
-        if not isinstance(seen, Down):
-            try:
-                for record in prober.builds(host, follow=True):
-                    arriving.put(record)
-            except HostError as error:
-                arriving.put((host.name, Down(error.stage, error.message, error.remedy)))
-        time.sleep(AGAIN)
+        stop.set()
 
 
 # ------------------------------------------------------------------------------------------------- showing
@@ -149,7 +144,7 @@ def _table(records: Sequence[BuildRecord], now: Callable[[], datetime]) -> Calla
 
     def show(record: BuildRecord) -> None:
         cells = _cells(record, now())
-        state = f"{cells[2]:<{widths[2]}}"
+        state = f"{cells[3]:<{widths[3]}}"
         click.echo(_line(cells, widths).replace(state, click.style(state, fg=_COLOURS[record.outcome]), 1))
         if record.reason and record.outcome is Outcome.FAILED:
             click.echo(f"  {record.reason}")
@@ -167,6 +162,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 def _cells(record: BuildRecord, now: datetime) -> tuple[str, ...]:
     share = record.steps.cached_share if record.steps else None
     return (
+        record.ref[:SHORT],
         f"{record.created:%Y-%m-%d %H:%M:%S}",
         record.node,
         str(record.outcome),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import queue
+import signal
 import sys
 import threading
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from fleet.cli.world import load_any, world_of
@@ -17,18 +20,20 @@ from fleet.model.facts import Down, Stage
 from fleet.model.spec import Connection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from fleet.applying.history import Entry
     from fleet.applying.report import Event
-    from fleet.builds import BuildRecord
+    from fleet.builds import BuildRecord, Step, Written
     from fleet.logs import Line
     from fleet.model.snapshot import Snapshot
     from fleet.model.spec import FleetSpec
+    from fleet.observing.building import Told
     from fleet.observing.recording import Recorder
     from fleet.observing.watch import Watch
-    from fleet.ports import Prober
+    from fleet.parallel import Stop
+    from fleet.ports import World
     from tui.outside import Deed, Outside, Watching
 
 TAIL = 200
@@ -41,11 +46,13 @@ def tui(inventory: Path, *, read_only: bool, bell: bool, record: Path | None) ->
     spec = load_any(inventory)
     with ExitStack() as stack:
         put = outside(spec)
+        if _is_a_page():
+            put = replace(put, shell=None)
         if record:
             from fleet.observing.recording import Recorder
 
             put = taped(put, stack.enter_context(Recorder(record, spec)))
-        return _run(put, read_only=read_only, bell=bell)
+        return show(put, read_only=read_only, bell=bell)
 
 
 def replay(path: Path) -> int:
@@ -63,19 +70,44 @@ def replay(path: Path) -> int:
         sign=lambda: shown.sign,
         player=shown,
     )
-    return _run(put, read_only=True, bell=False)
+    return show(put, read_only=True, bell=False)
 
 
 def _refuse_pipes() -> None:
     # It draws on stderr.
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not _is_a_page() and not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError("fleet tui needs a terminal", "fleet status, or fleet status --watch")
 
 
-def _run(put: Outside, *, read_only: bool, bell: bool) -> int:
+def _is_a_page() -> bool:
+    """Whether `fleet tui --web` has begun this, for a browser."""
+    return "TEXTUAL_DRIVER" in os.environ
+
+
+def show(put: Outside, *, read_only: bool = False, bell: bool = False) -> int:
+    """Until it is left; its exit code."""
+    # A key's answer takes two frames; Textual reads it when it is imported.
+    os.environ.setdefault("TEXTUAL_FPS", "240")
     from tui.app import Dashboard
 
+    # Looking for garbage among all that was imported takes longer than a key may.
+    gc.freeze()
+    gc.set_threshold(5000, 20, 20)
+    # Seconds that the threads which ask the nodes may keep the screens from going on.
+    sys.setswitchinterval(0.0005)
     app = Dashboard(put, read_only=read_only, bell=bell)
+
+    def leave(number: int, _: object) -> None:
+        if not os.isatty(2):
+            # Textual's threads would wait for the terminal that is gone.
+            os._exit(128 + number)
+        # Who asks twice gets it at once.
+        signal.signal(number, signal.SIG_DFL)
+        app.later(lambda code: app.exit(return_code=code), 128 + number)
+
+    # By itself Python would end without giving the terminal back.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, leave)
     try:
         app.run()
     finally:
@@ -117,24 +149,22 @@ def outside(spec: FleetSpec) -> Outside:
     from tui.outside import Outside
 
     world = _World(spec)
-    builds = Outside(
+    member = Outside(
         spec,
         world.watch,
         lambda: datetime.now(UTC),
         deeds={"prune": partial(_deed, spec, "prune")},
         builds=world.builds,
+        build=world.build,
     )
     if spec.joined:
-        return builds
+        return member
     words = ("up", "drain", "resume", "restart", "prune")
     deeds: Mapping[str, Deed] = {word: partial(_deed, spec, word) for word in words}
-    return Outside(
-        spec,
-        world.watch,
-        lambda: datetime.now(UTC),
+    return replace(
+        member,
         deeds=deeds,
         logs=partial(_logs, spec),
-        builds=world.builds,
         history=partial(_history, spec),
         shell=partial(_shell, spec),
     )
@@ -145,18 +175,47 @@ class _World:
 
     def __init__(self, spec: FleetSpec) -> None:
         self._spec = spec
-        self._prober: Prober | None = None
+        self._guard = threading.Lock()
+
+    @cached_property
+    def _watched(self) -> World:
+        return world_of(self._spec, certificates=True, keep=True)
+
+    @property
+    def _world(self) -> World:
+        """One for all, so that what is built is told over the connections that are kept."""
+        with self._guard:
+            return self._watched
 
     @contextmanager
     def watch(self) -> Iterator[Watch]:
         from fleet.observing.watch import Watch
 
-        with Watch(self._spec, world_of(self._spec, certificates=True, keep=True)) as watch:
+        with Watch(self._spec, self._world) as watch:
             yield watch
 
-    def builds(self, node: str) -> Iterable[BuildRecord]:
-        self._prober = self._prober or world_of(self._spec).prober
-        return self._prober.builds(self._spec.host(node))
+    def builds(self, nodes: Sequence[str], stop: Stop) -> Iterator[Told]:
+        from fleet.adapters.builder import configuration
+        from fleet.adapters.remembered_builds import context_of
+        from fleet.cli.build import OWN_BUILDERS
+        from fleet.cli.world import entitled
+        from fleet.observing.building import follow
+
+        memory = (configuration(), entitled(self._spec).directory / OWN_BUILDERS)
+        hosts = [self._spec.host(name) for name in nodes]
+        contexts: dict[str, str | None] = {}
+        for node, said in follow(hosts, self._world.prober, stop, steps=True):
+            if isinstance(said, Down | None):
+                yield node, said
+                continue
+            # buildx notes what it asks for while that runs, and forgets nothing.
+            if contexts.get(said.ref) is None and not (said.ref in contexts and said.completed):
+                contexts[said.ref] = context_of(said.ref, memory)
+            context = contexts[said.ref]
+            yield node, said if context is None else said.known_here(context)
+
+    def build(self, node: str, ref: str, stop: Stop) -> Iterator[BuildRecord | Step | Written]:
+        return self._world.prober.build(self._spec.host(node), ref, stop)
 
 
 def _deed(spec: FleetSpec, word: str, nodes: Sequence[str], tell: Callable[[Event], None]) -> Sequence[str]:
@@ -184,7 +243,7 @@ def _history(spec: FleetSpec, node: str) -> Sequence[Entry]:
     return found.entries
 
 
-def _logs(spec: FleetSpec, nodes: Sequence[str], stop: threading.Event) -> Iterator[tuple[str, Line | Down | None]]:
+def _logs(spec: FleetSpec, nodes: Sequence[str], stop: Stop) -> Iterator[tuple[str, Line | Down | None]]:
     """Lines of these nodes as they come; a node that cannot be asked says why, and does not stop the others."""
     from fleet.cli.logs import AHEAD, open_log, pass_on
     from fleet.observing.observe import Connections

@@ -50,4 +50,5 @@ def _show(taken: Snapshot) -> None:
 
 
 def _said(taken: Snapshot) -> list[tuple[str, str, str | None]]:
-    return [(node.name, node.health, node.reason) for node in taken.nodes]
+    gates = [(f"{gate.host} {gate.arch}", gate.health, gate.reason) for gate in taken.gates]
+    return [*((node.name, node.health, node.reason) for node in taken.nodes), *gates]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from fleet.containers import buildkitd
 from fleet.containers.daemon import aside
+from fleet.containers.proxy import DIRECTORY as PROXY_DIRECTORY
 from fleet.containers.proxy import gates
 from fleet.errors import BuilderError, HostError
 from fleet.model.facts import ApiFacts, Down, Facts, HostFacts, Image, NodeFacts, ProxyFacts, Stage
@@ -112,7 +113,7 @@ class Observation:
             world.prober.prepare()
         probe_timeout = PROBE_TIMEOUT if deadline is None else _left(deadline) * PROBE_SHARE
         logins = {
-            host.name: partial(observe_host, spec, host, connections)
+            host.name: partial(observe_host, spec, host, connections, closely=deadline is None)
             for host in spec.hosts
             if (not only or host.name in only) and host.connection is not Connection.NONE
         }
@@ -217,15 +218,26 @@ def _left(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.0)
 
 
-def observe_host(spec: FleetSpec, host: HostSpec, connections: Connections) -> HostFacts | Down:
-    """What one host and its Docker Engine say: one command, and four requests beside it, over one connection."""
+def _since(begun: float) -> float:
+    return (time.monotonic() - begun) * 1000
+
+
+def observe_host(
+    spec: FleetSpec, host: HostSpec, connections: Connections, *, closely: bool = False
+) -> HostFacts | Down:
+    """What one host and its Docker Engine say: one command, and four requests beside it, over one connection.
+
+    `closely`: look into the containers, too, which is two more requests at the same time.
+    """
     try:
         connection = connections.get(host)
-        asking = Gathering({host.name: partial(_ask_engine, spec, host, connection)})
+        asking = Gathering({host.name: partial(_ask_engine, spec, host, connection, closely=closely)})
+        begun = time.monotonic()
         report = _report(spec, host, connection)
+        took = {Stage.SSH: _since(begun)}
         if isinstance(report, Down):
             return report
-        version, survey, image, proxy_image = asking.results()[host.name]
+        version, took[Stage.DOCKER], survey, image, proxy_image = asking.results()[host.name]
         root = survey.root or DOCKER_ROOT
         disk = report.disk if root == DOCKER_ROOT else _read_df(connection.run(("df", "-Pk", root)).stdout)
     except HostError as error:
@@ -244,10 +256,13 @@ def observe_host(spec: FleetSpec, host: HostSpec, connections: Connections) -> H
         foreign=tuple(sorted({name, aside(name)} & survey.foreign)),
         history=report.history,
         proxy=ProxyFacts(survey.proxies, proxy_image, tuple(sorted({proxy, aside(proxy)} & survey.foreign))),
+        took=took,
     )
 
 
-def _ask_engine(spec: FleetSpec, host: HostSpec, connection: Host) -> tuple[str, Survey, Image, Image]:
+def _ask_engine(
+    spec: FleetSpec, host: HostSpec, connection: Host, *, closely: bool
+) -> tuple[str, float, Survey, Image, Image]:
     engine = connection.engine()
 
     def state(image: str) -> Image:
@@ -258,9 +273,13 @@ def _ask_engine(spec: FleetSpec, host: HostSpec, connection: Host) -> tuple[str,
     gateway = spec.gateway.image if spec.gateway and host.name in spec.gateway.hosts else None
     wanted = dict.fromkeys(filter(None, (spec.buildkit.image, gateway)))
     images = Gathering({image: partial(state, image) for image in wanted})
-    survey = engine.survey(spec.name)
+    looked_into = {object_name(spec.name, host.name): buildkitd.DIRECTORY}
+    looked_into |= {object_name(spec.name, GATEWAY): PROXY_DIRECTORY} if gateway else {}
+    begun = time.monotonic()
+    survey = engine.survey(spec.name, looked_into if closely else {})
+    took = _since(begun)
     found = images.results()
-    return version, survey, found[spec.buildkit.image], found[gateway] if gateway else Image.ABSENT
+    return version, took, survey, found[spec.buildkit.image], found[gateway] if gateway else Image.ABSENT
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from fleet.containers.proxy import gates
-from fleet.errors import FleetError
 from fleet.health import snapshot
 from fleet.model.facts import ApiFacts, BuilderFacts, Down, Facts, HostFacts, NodeFacts, Stage, VaultFacts
 from fleet.model.snapshot import Drift, Sighting, Snapshot
 from fleet.model.spec import Connection
+from fleet.observing.failures import reason
 from fleet.observing.observe import PROBE_TIMEOUT, Connections, files, observe_host
 from fleet.parallel import Rounds
 from fleet.planning.gateway import with_gateway
@@ -125,12 +125,10 @@ class Watch:
                 self._news.clear()
 
     def snapshot(self) -> Snapshot:
-        """What is known now."""
+        """How it is, as far as is known now."""
         now, own = self._world.now(), self._own
         with self._guard:
-            sightings, passed = dict(self._sightings), dict(self._gates)
-        nodes = {name: seen.facts for name, seen in sightings.items()}
-        facts = Facts(nodes, own.builder, own.vault or NO_VAULT, gates=passed, files=own.files)
+            sightings, facts = dict(self._sightings), self._facts(own)
         taken = snapshot(self.spec, facts, now)
         return replace(
             taken,
@@ -142,6 +140,15 @@ class Watch:
             vault=own.vault,
             clients=own.clients,
         )
+
+    def facts(self) -> Facts:
+        """What is known now; None: not yet. Each answer of a node or gateway is an object of its own."""
+        with self._guard:
+            return self._facts(self._own)
+
+    def _facts(self, own: _Own) -> Facts:
+        nodes = {name: seen.facts for name, seen in self._sightings.items()}
+        return Facts(nodes, own.builder, own.vault or NO_VAULT, gates=dict(self._gates), files=own.files)
 
     def hurry(self) -> None:
         """Ask everybody now."""
@@ -230,12 +237,5 @@ class Watch:
 def _safely(stage: Stage, ask: Callable[[], T]) -> T | Down:
     try:
         return ask()
-    except FleetError as error:
-        return Down(getattr(error, "stage", stage), error.message, error.remedy)
     except Exception as error:
-        return _unexpected(stage, error)
-
-
-def _unexpected(stage: Stage, error: Exception) -> Down:
-    """A mistake of ours must not end the watching, and is not to be hidden either."""
-    return Down(stage, f"unexpected {type(error).__name__}: {error}", "report it, with how it came about")
+        return reason(stage, error)

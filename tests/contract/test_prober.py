@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import threading
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,17 +14,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from certs.certificate import describe
-from fleet.adapters import buildkit
+from fleet.adapters import build_streams
 from fleet.adapters.buildkit import BuildkitProber
 from fleet.adapters.ssh import connect
 from fleet.adapters.vault import FileVault
-from fleet.builds import BuildRecord, Outcome, Steps, name_of, platforms_of
+from fleet.builds import Account, BuildRecord, Outcome, Step, Steps, StepState, concealing, name_of, platforms_of
 from fleet.cache import CacheRecord, Pruning, summed
 from fleet.check.ground import Reach
 from fleet.errors import HostError, VaultError
 from fleet.model.facts import ApiFacts, Down, Stage
 from fleet.model.platforms import Platform
 from fleet.model.spec import FleetSpec, HostSpec, shared_name
+from fleet.parallel import Stop
 from fleet.planning.lane import daemon_spec
 from tests.support.fake_vault import FakeVault
 from tests.support.fakes import FakeHost, FakeProber, Machine
@@ -121,6 +123,10 @@ def fake_site(fleet_name: str, port: int) -> Site:
         begun = BuildRecord(
             *("amd-1", f"ref-{len(history)}", now()), name=name_of(given), platforms=platforms_of(given)
         )
+        copied = "missing" if fail else given.get("build-arg:WHAT", "Dockerfile")
+        name = concealing(given)(f"[last 1/1] COPY {copied} /")
+        state, why = (StepState.FAILED, "no such file") if fail else (StepState.DONE, None)
+        machine.steps[begun.ref] = [Step("a", name), Step("a", name, state, now(), now(), why)]
         outcome, reason = (Outcome.FAILED, "no such file") if fail else (Outcome.DONE, None)
         ended = replace(begun, completed=now(), outcome=outcome, reason=reason, steps=Steps(2, 3, 0))
         history += [begun, ended]
@@ -153,7 +159,7 @@ def real_site(lab: Lab, folder: Path, fleet_name: str, port: int, *, keep: bool 
     def build(fail: bool = False, **attributes: str) -> None:
         (folder / "context").mkdir(exist_ok=True)
         (folder / "context" / "Dockerfile").write_text(
-            f"FROM scratch AS last\nCOPY {'missing' if fail else 'Dockerfile'} /\n"
+            f"FROM scratch AS last\nARG WHAT=Dockerfile\nCOPY {'missing' if fail else '$WHAT'} /\n"
         )
         files = vault.client_files
         subprocess.run(
@@ -558,48 +564,150 @@ def test_a_build_that_failed_says_why(ground: Site) -> None:
     assert built.reason
 
 
-def test_builds_that_are_followed_are_told_as_they_begin_and_end(ground: Site) -> None:
+def feed(ground: Site, stop: Stop | None = None) -> Iterator[BuildRecord]:
+    """What follows on that the node has answered."""
+    told = ground.prober.feed(ground.host, stop or Stop())
+    assert next(told) is None
+    return (record for record in told if record)
+
+
+def test_builds_are_told_as_they_begin_and_end(ground: Site) -> None:
     ground.deploy()
     ground.answer()
     ground.build(target="last")
-    feed = ground.prober.builds(ground.host, follow=True)
-    before = next(feed)
+    told = feed(ground)
+    before = next(told)
     while before.outcome is Outcome.RUNNING:
-        before = next(feed)
+        before = next(told)
     ground.build(platform="linux/amd64")
-    begun, ended = next(feed), next(feed)
+    begun, ended = next(told), next(told)
     assert (begun.ref, begun.outcome) == (ended.ref, Outcome.RUNNING)
     assert (ended.outcome, ended.platforms) == (Outcome.DONE, ("linux/amd64",))
     assert before.ref != ended.ref
 
 
-def test_a_node_that_falls_silent_while_it_is_followed_is_noticed(
-    ground: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(buildkit, "FEED_TIMEOUT", 1.0)
+def test_a_feed_ends_when_it_is_to_stop(ground: Site) -> None:
+    ground.deploy()
+    ground.answer()
+    stop = Stop()
+    told = feed(ground, stop)
+    later = threading.Timer(0.3, stop.set)
+    later.start()
+    assert list(told) == []
+    later.join()
+
+
+def test_a_drained_node_tells_what_there_is_and_is_left(ground: Site) -> None:
     ground.deploy()
     ground.answer()
     ground.build()
-    feed = ground.prober.builds(ground.host, follow=True)
-    assert next(feed)
+    told = feed(ground)
+    assert next(told)
+    ground.prober.note(ground.host, "client/ci", "5e")
+    ground.prober.note(ground.host, "drain", "anna")
+    rest = list(told)
+    assert [record.outcome for record in feed(ground)][-1:] == [Outcome.DONE]
+    ground.prober.note(ground.host, "drain", None)
+    again = feed(ground)
+    ended = next(record for record in again if record.completed)
+    assert all(record.ref == ended.ref for record in rest)
+    ground.build()
+    assert next(again).ref != ended.ref
+
+
+def test_a_node_that_falls_silent_while_it_is_followed_is_noticed(
+    ground: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build_streams, "FEED_TIMEOUT", 1.0)
+    ground.deploy()
+    ground.answer()
+    ground.build()
+    told = feed(ground)
+    assert next(told)
     ground.freeze(ground.container)
     with pytest.raises(HostError) as caught:
-        for _ in feed:
+        for _ in told:
             pass
     # As far as it had come with whoever asks when it was frozen.
     assert caught.value.stage in {Stage.TLS, Stage.API}
 
 
 def test_the_builds_of_a_daemon_that_does_not_answer_are_an_error_of_the_stage(ground: Site) -> None:
-    for follow in (False, True):
+    for told in (
+        ground.prober.builds(ground.host),
+        ground.prober.feed(ground.host, Stop()),
+        ground.prober.build(ground.host, "r1", Stop()),
+    ):
         with pytest.raises(HostError) as caught:
-            next(ground.prober.builds(ground.host, follow=follow))
+            next(told)
         assert caught.value.stage is Stage.TCP
 
 
 def test_strangers_are_told_of_no_builds(ground: Site) -> None:
     ground.deploy()
     ground.answer()
-    with pytest.raises(HostError) as caught:
-        next(ground.stranger.builds(ground.host))
-    assert caught.value.stage is Stage.TLS
+    for told in (
+        ground.stranger.builds(ground.host),
+        ground.stranger.feed(ground.host, Stop()),
+        ground.stranger.build(ground.host, "r1", Stop()),
+    ):
+        with pytest.raises(HostError) as caught:
+            next(told)
+        assert caught.value.stage is Stage.TLS
+
+
+@pytest.mark.parametrize("fail", [False, True], ids=["done", "failed"])
+def test_a_build_is_told_step_by_step_without_its_arguments(ground: Site, fail: bool) -> None:
+    ground.deploy()
+    ground.answer()
+    ground.build(fail=fail, **{"build-arg_WHAT": "Dockerfile"})
+    (built,) = ground.prober.builds(ground.host)
+    first, *told = ground.prober.build(ground.host, built.ref, Stop())
+    assert first == built
+    account = Account(built)
+    for said in told:
+        account.add(said)
+    assert account.record == built
+    copy = [step for step in account.steps.values() if step.name.endswith("COPY missing /" if fail else "COPY $WHAT /")]
+    assert [step.state for step in copy] == [StepState.FAILED if fail else StepState.DONE]
+    assert bool(copy[0].reason) is fail
+    assert (copy[0].seconds(now()) or 0) < 60
+    assert not any("Dockerfile /" in step.name for step in account.steps.values())
+
+
+def test_a_build_that_nobody_remembers_is_an_error(ground: Site) -> None:
+    ground.deploy()
+    ground.answer()
+    with pytest.raises(HostError, match="does not remember a build gone") as caught:
+        list(ground.prober.build(ground.host, "gone", Stop()))
+    assert caught.value.stage is Stage.API
+
+
+def test_a_feed_needs_no_connection_of_its_own_and_a_drain_ends_it(
+    lab: Lab, tmp_path: Path, fleet_name: str, port: int
+) -> None:
+    real = real_site(lab, tmp_path, fleet_name, port, keep=True)
+    real.clear()
+    try:
+        real.deploy()
+        real.answer()
+        process = real.connection.run(("docker", "inspect", "-f", "{{.State.Pid}}", real.container)).stdout.strip()
+
+        def clients() -> int:
+            tables = real.connection.run(("cat", f"/proc/{process}/net/tcp", f"/proc/{process}/net/tcp6")).stdout
+            return sum(line.split()[3] == "01" for line in tables.splitlines() if line.split()[0] != "sl")
+
+        assert isinstance(real.probe(), ApiFacts)
+        eventually(lambda: clients() == 1 or None)
+        told = feed(real)
+        real.build()
+        assert next(told)
+        eventually(lambda: clients() == 1 or None)
+        real.prober.note(real.host, "drain", "anna")
+        assert all(record.node == "amd-1" for record in told)
+        real.probe()
+        eventually(lambda: clients() == 0 or None)
+    finally:
+        real.prober.close()
+        real.clear()
+        real.connection.close()

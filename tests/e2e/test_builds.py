@@ -25,7 +25,7 @@ ARG SALT
 ARG PAUSE=0
 ARG TOKEN
 RUN sleep $PAUSE && echo $SALT > /salt
-RUN cp /salt /pepper
+RUN cp /salt /pepper && echo "the token is $TOKEN"
 FROM base AS broken
 RUN exit 7
 FROM base
@@ -132,6 +132,31 @@ def test_the_same_build_again_comes_from_the_cache(running: Operator) -> None:
         assert running.run(*build(running, salt="again")).returncode == 0
     first, second = (record["steps"]["cached"] for record in builds(running)[-2:])
     assert second > first
+
+
+def test_a_build_is_told_step_by_step_without_its_secrets(running: Operator) -> None:
+    assert running.run(*build(running, salt="by step")).returncode == 0
+    ref = builds(running)[-1]["ref"]
+    lines = running.fleet("builds", "--steps", ref[:10]).stdout.splitlines()
+    assert any(line.endswith("the token is $TOKEN") for line in lines)
+    assert any(line.endswith("echo $SALT > /salt") for line in lines)
+    assert lines[-1].startswith("git.example.com/acme/app, linux/amd64 on ")
+    told = running.json("builds", "--steps", ref)
+    assert (told["ref"], told["state"]) == (ref, "done")
+    assert {step["state"] for step in told["log"]} <= {"done", "cached"}
+    assert "s3cret" not in json.dumps(told) + "".join(lines)
+
+
+def test_a_build_that_runs_is_told_to_its_end(running: Operator) -> None:
+    with subprocess.Popen(
+        build(running, pause=3, salt="to the end"), env=running.env, cwd=running.home, stderr=subprocess.DEVNULL
+    ) as process:
+        last = eventually(lambda: next((one for one in builds(running) if one["state"] == "running"), None))
+        told = running.json("builds", "--steps", last["ref"])
+        assert process.wait() == 0
+    assert (told["ref"], told["state"]) == (last["ref"], "done")
+    assert any("sleep 3" in step["step"] or "sleep $PAUSE" in step["step"] for step in told["log"])
+    assert told["steps"]["done"] == told["steps"]["total"]
 
 
 def test_a_build_that_fails_says_why_and_one_that_is_interrupted_that_it_was(running: Operator) -> None:

@@ -125,6 +125,42 @@ def test_the_log_the_history_and_the_builds_of_a_node(operator: Operator) -> Non
     run(test)
 
 
+DOCKERFILE = """\
+ARG BASE
+FROM $BASE
+ARG SALT
+ARG TOKEN
+RUN echo "$SALT for $TOKEN" && sleep 4 && echo $((40 + 2)) apples
+"""
+
+
+def test_a_build_is_seen_to_begin_to_go_on_and_to_end(operator: Operator) -> None:
+    (operator.home / "Dockerfile").write_text(DOCKERFILE)
+    given = {"BASE": operator.lab.env()["LAB_BASE_IMAGE"], "SALT": str(time.time_ns()), "TOKEN": "s3cret"}
+    argv = ("fleet", "build", "--platform", "linux/amd64", "--output", "type=cacheonly", "--progress", "quiet", ".")
+    words = [word for key, value in given.items() for word in ("--build-arg", f"{key}={value}")]
+
+    async def test() -> None:
+        async with dashboard(operator) as hand:
+            await hand.press("b")
+            await hand.pilot.pause(1)
+            building = asyncio.create_task(asyncio.to_thread(operator.run, *argv, *words))
+            await until(hand, lambda: "▸ running" in hand.text(), 20)
+            await hand.press("enter")
+            await until(hand, lambda: "for $TOKEN" in hand.text(), 20)
+            assert "42 apples" not in hand.text()
+            assert "following" in hand.text()
+            assert (await building).returncode == 0
+            assert await until(hand, lambda: "✓ done  on" in hand.text(), 20) < SOON
+            assert "42 apples" in hand.text()
+            assert "s3cret" not in hand.text()
+            await hand.press("escape")
+            await until(hand, lambda: "✓ done" in hand.text() and "▸ running" not in hand.text(), 1)
+            assert "this machine" in hand.text()
+
+    run(test)
+
+
 def test_status_goes_on_and_tells_what_changes(lab: Lab, operator: Operator) -> None:
     argv = ("fleet", "status", "--watch", "--json")
     with subprocess.Popen(argv, env=operator.env, cwd=operator.home, stdout=subprocess.PIPE, text=True) as watching:

@@ -10,9 +10,21 @@ from datetime import timedelta
 
 from fleet import health, notes
 from fleet.model.facts import BuilderFacts, Down, Facts, NodeFacts, Stage
-from fleet.model.snapshot import Drift, Sighting, Snapshot
+from fleet.model.snapshot import Drift, GateHealth, Health, Sighting, Snapshot
 from fleet.model.spec import FleetSpec
-from tests.support.values import NOW, api, builder, certificate, daemon, fleet, found, host, node, vault
+from tests.support.values import (
+    NOW,
+    api,
+    builder,
+    certificate,
+    daemon,
+    fleet,
+    found,
+    host,
+    node,
+    platforms,
+    vault,
+)
 
 GB = 1_000_000_000
 SINCE = timedelta(seconds=1)
@@ -46,8 +58,22 @@ def up(
 ) -> NodeFacts:
     """A node at work."""
     machine = "aarch64" if name.startswith("arm") else "x86_64"
-    said = api(machine, active_builds=builds, max_builds=4, cache_bytes=cache, latency_ms=3.4 + len(name), **answers)
-    looked = found(machine, daemon(spec, name, machine), disk_bytes=500 * GB, free_bytes=int(500 * GB * (1 - disk)))
+    said = api(
+        machine,
+        active_builds=builds,
+        max_builds=4,
+        cache_bytes=cache,
+        latency_ms=3.4 + len(name),
+        took={Stage.TCP: 0.4, Stage.TLS: 5.1},
+        **answers,
+    )
+    looked = found(
+        machine,
+        daemon(spec, name, machine),
+        disk_bytes=500 * GB,
+        free_bytes=int(500 * GB * (1 - disk)),
+        took={Stage.SSH: 12.0, Stage.DOCKER: 21.0},
+    )
     return NodeFacts(looked, said)
 
 
@@ -59,6 +85,7 @@ def day(spec: FleetSpec = SMALL) -> Snapshot:
     drained = notes.Drain("anna@desk", NOW - timedelta(minutes=20)).text()
     dead = Down(Stage.TCP, "amd-3.example:1234 refused the connection", "docker ps on amd-3; fleet plan")
     gone = daemon(spec, "amd-3", state="exited", detail="Exited (137) 4 minutes ago")
+    took = {Stage.SSH: 8.0, Stage.DOCKER: 31.0}
     return taken(
         spec,
         {
@@ -68,12 +95,32 @@ def day(spec: FleetSpec = SMALL) -> Snapshot:
                 drift=Drift(("set aside", "create fleet.acme.amd-2", "start", "await ready"), ("the image changes",)),
             ),
             "amd-3": sighting(
-                NodeFacts(found("x86_64", gone, disk_bytes=500 * GB, free_bytes=410 * GB), dead),
+                NodeFacts(
+                    found("x86_64", gone, disk_bytes=500 * GB, free_bytes=410 * GB, took=took),
+                    dead,
+                ),
                 drift=Drift(("start fleet.acme.amd-3", "wait until amd-3 is ready"), (f"stopped: {gone.detail}",)),
             ),
             "arm-1": sighting(up(spec, "arm-1", builds=4, disk=0.37, cache=40 * GB)),
             "arm-2": sighting(up(spec, "arm-2", disk=0.2, notes={notes.DRAIN: drained}, certificate=certificate(21))),
         },
+    )
+
+
+def through_gateways() -> Snapshot:
+    """The same day, with builds that come through gateways, of which one has died."""
+    whole = day()
+    dead = f"{Stage.CONTAINER}: fleet.acme.gateway: Exited (137) 4 minutes ago"
+    owns = platforms("linux/amd64", "linux/386"), platforms("linux/arm64", "linux/arm/v7")
+    return replace(
+        whole,
+        nodes=tuple(replace(node, owns=()) for node in whole.nodes),
+        gates=(
+            GateHealth("amd-1", "amd64", "tcp://amd-1.example:1250", owns[0], Health.READY),
+            GateHealth("amd-1", "arm64", "tcp://amd-1.example:1251", owns[1], Health.READY),
+            GateHealth("amd-2", "amd64", "tcp://amd-2.example:1250", (), Health.DOWN, dead, "fleet up"),
+            GateHealth("amd-2", "arm64", "tcp://amd-2.example:1251", (), Health.DOWN, dead, "fleet up"),
+        ),
     )
 
 

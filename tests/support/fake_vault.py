@@ -13,7 +13,7 @@ from certs.certificate import Credential, Role, anchor, describe, is_issued_by, 
 from certs.checks import check_authority, check_leaf
 from certs.keys import CertificateError
 from certs.lifetimes import MEMORY
-from fleet.errors import VaultError
+from fleet.errors import Held, VaultError
 from fleet.model.facts import Asked, CertificateFacts, ClientFacts, Down, Rotation, Stage, VaultFacts
 from fleet.model.spec import NAME, TlsSpec
 
@@ -199,7 +199,7 @@ class FakeVault:
     @contextmanager
     def locked(self) -> Iterator[None]:
         if self.held:
-            raise VaultError("another fleet is at work on this fleet", "wait for it to end")
+            raise Held("another fleet is at work on this fleet", "wait for it to end")
         self.held = True
         try:
             yield

@@ -20,6 +20,7 @@ import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from fleet import buildx
@@ -30,6 +31,7 @@ from fleet.errors import BuilderError, EngineError, HostError, Unreachable
 from fleet.logs import Line
 from fleet.model.facts import ApiFacts, BuilderFacts, BuilderNode, CertificateFacts, DaemonFacts, Down, Image, Stage
 from fleet.model.platforms import machine_arch
+from fleet.notes import DRAIN
 from fleet.ports import Completed, Survey
 from tests.support.values import INFO, NOW, WORKER_PLATFORMS, platforms
 
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from certs.certificate import Certificate
-    from fleet.builds import BuildRecord
+    from fleet.builds import BuildRecord, Step, Written
     from fleet.cache import CacheRecord, Pruning
     from fleet.check.ground import EngineInfo
     from fleet.containers.daemon import DaemonSpec, Files
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from fleet.model.facts import Offer
     from fleet.model.platforms import Platform
     from fleet.model.spec import HostSpec
+    from fleet.parallel import Stop
     from tests.support.fake_vault import FakeVault
 
 BINFMT_MAGICS = {
@@ -75,6 +78,10 @@ class Container:
     port: int | None = None
     volume: str = ""
     files: Files = field(default_factory=dict)
+    put: Files = field(default_factory=dict)
+    """The files as they were when it was made."""
+    enforced: Mapping[str, str] = field(default_factory=dict)
+    """What Docker does for it."""
     proxy: bool = False
     """Whether it is a gateway."""
 
@@ -129,6 +136,8 @@ class Machine:
     """How many run on its daemons."""
     built: dict[str, list[BuildRecord]] = field(default_factory=dict)
     """State volume -> the builds there, as they begin and end."""
+    steps: dict[str, list[Step | Written]] = field(default_factory=dict)
+    """Ref -> what is told of the steps of that build, in order."""
     log: str = "toml: incomplete number\nfailed to parse config\nmain.main\n\tmain.go:137"
     """What its daemons have written, a line every `log_pace` from `log_from` on."""
     log_from: datetime = NOW
@@ -204,19 +213,29 @@ class FakeEngine:
         self._reach()
         return "26.1.5"
 
-    def survey(self, fleet: str) -> Survey:
+    def survey(self, fleet: str, closely: Mapping[str, str] = MappingProxyType({})) -> Survey:
         self._reach()
+
+        def looked_into(c: Container, facts: DaemonFacts) -> DaemonFacts:
+            if c.name not in closely:
+                return facts
+            inside = [path for path in c.put if path.startswith(f"{closely[c.name]}/")]
+            changed = sorted(path for path in inside if c.files.get(path) != c.put[path])
+            return replace(facts, enforced=c.enforced, changed=tuple(changed))
+
         ours = [c for c in self.machine.containers if c.fleet == fleet]
         others = {c.name for c in self.machine.containers if c.fleet != fleet}
         volumes = self.machine.volumes
         return Survey(
             daemons=tuple(
-                DaemonFacts(c.id, c.name, c.node, c.state, c.settings, c.certificate, f"is {c.state}")
+                looked_into(c, DaemonFacts(c.id, c.name, c.node, c.state, c.settings, c.certificate, f"is {c.state}"))
                 for c in ours
                 if not c.proxy
             ),
             proxies=tuple(
-                DaemonFacts(c.id, c.name, "", c.state, c.settings, None, f"is {c.state}") for c in ours if c.proxy
+                looked_into(c, DaemonFacts(c.id, c.name, "", c.state, c.settings, None, f"is {c.state}"))
+                for c in ours
+                if c.proxy
             ),
             volumes=tuple(sorted(name for name, label in volumes.items() if label == fleet)),
             foreign=frozenset(others | {name for name, label in volumes.items() if label != fleet}),
@@ -282,6 +301,8 @@ class FakeEngine:
             port=wanted.port,
             volume=wanted.name,
             files=dict(files),
+            put=dict(files),
+            enforced=wanted.enforced,
         )
         self.machine.containers.append(container)
         return container.id
@@ -299,6 +320,8 @@ class FakeEngine:
             settings=wanted.settings,
             image=wanted.image,
             files=dict(files),
+            put=dict(files),
+            enforced=wanted.enforced,
             proxy=True,
         )
         self.machine.containers.append(container)
@@ -518,10 +541,11 @@ class FakeHost:
         return None
 
     def _report(self, fleet: str) -> str:
+        free = 0 if self.machine.full else 50_000_000
         lines = [
             f"machine {self.machine.machine}",
             f"clock {time.time() + self.machine.ahead:.0f}",
-            "df Filesystem 1024-blocks Used Available Capacity Mounted on /dev/sda1 100000000 5 50000000 50% /",
+            f"df Filesystem 1024-blocks Used Available Capacity Mounted on /dev/sda1 100000000 5 {free} 50% /",
             f"docker {self.machine.docker_words}",
             *(f"binfmt {BINFMT_MAGICS[arch]}" for arch in self.machine.emulated),
             *(["history"] if fleet in self.machine.histories else ()),
@@ -549,14 +573,17 @@ class FakeProber:
     def probe(self, host: HostSpec, *, timeout: float) -> ApiFacts | Down:
         machine = self.machines.get(host.address)
         if machine is None or not machine.network:
-            return Down(Stage.TCP, f"no answer from {host.endpoint} within {timeout:g} s", "is the host up?")
+            return Down(
+                Stage.TCP, f"no answer from {host.endpoint} within {timeout:g} s", "is the host up?", silent=True
+            )
         if proxy := machine.gateway(host.port):
             return self._behind(proxy, host, timeout)
         container = machine.listening(host.port)
         if container is None:
             return Down(Stage.TCP, f"{host.endpoint} refused the connection", f"fleet up --host {host.name}")
         if container.state == "paused":
-            return Down(Stage.TLS, f"{host.endpoint} did not shake hands within {timeout:g} s", "is it frozen?")
+            reason = f"{host.endpoint} did not shake hands within {timeout:g} s"
+            return Down(Stage.TLS, reason, "is it frozen?", late=True, silent=True)
         keys = self._keys.read()
         served, client, settings = container.certificate, keys.client, container.settings
         trusted = {keys.authority_fingerprint, keys.coming_fingerprint, keys.leaving_fingerprint} - {None}
@@ -610,19 +637,40 @@ class FakeProber:
             kept.remove(record)
             freed(record.size)
 
-    def builds(
-        self, host: HostSpec, *, refs: Sequence[str] | None = None, follow: bool = False
-    ) -> Iterator[BuildRecord]:
+    def builds(self, host: HostSpec, *, refs: Sequence[str] | None = None) -> Iterator[BuildRecord]:
         machine, volume = self._reach(host)
+        known = {record.ref: record for record in machine.built.get(volume, ())}
+        yield from known.values() if refs is None else (known[ref] for ref in refs if ref in known)
+
+    def feed(self, host: HostSpec, stop: Stop) -> Iterator[BuildRecord | None]:
+        machine, volume = self._reach(host)
+        yield None
         told = 0
-        if not follow:
-            known = {record.ref: record for record in machine.built.get(volume, ())}
-            yield from known.values() if refs is None else (known[ref] for ref in refs if ref in known)
-        while follow and self._reach(host):
+        while not stop.is_set() and self._reach(host):
             history = machine.built.get(volume, [])
             if told < len(history):
                 yield history[told]
                 told += 1
+            elif DRAIN in machine.notes.get(volume, {}):
+                return
+            else:
+                time.sleep(0.001)
+
+    def build(self, host: HostSpec, ref: str, stop: Stop) -> Iterator[BuildRecord | Step | Written]:
+        machine = self._reach(host)[0]
+        known = list(self.builds(host, refs=[ref]))
+        if not known:
+            raise HostError(Stage.API, f"{host.name} does not remember a build {ref}", "fleet builds")
+        yield from known
+        told = 0
+        while not stop.is_set() and self._reach(host):
+            steps = machine.steps.get(ref, [])
+            if told < len(steps):
+                yield steps[told]
+                told += 1
+            elif (ended := next(self.builds(host, refs=[ref]))).completed:
+                yield from () if known[0].completed else (ended,)
+                return
             else:
                 time.sleep(0.001)
 

@@ -93,7 +93,7 @@ class FakeWorld:
         with Connections(connector(self.machines)) as connections:
             nodes = {
                 host.name: NodeFacts(
-                    host=observe_host(spec, host, connections) if not only or host.name in only else None,
+                    host=observe_host(spec, host, connections, closely=True) if not only or host.name in only else None,
                     api=prober.probe(host, timeout=1) if keys.client else None,
                 )
                 for host in spec.hosts
@@ -145,10 +145,7 @@ class FakeWorld:
             except Killed:
                 return {}
             finally:
-                while under_way := set(threading.enumerate()) - threads:
-                    for thread in under_way:
-                        with suppress(RuntimeError):  # one that another is just starting
-                            thread.join()
+                await_others(threads)
         watch()
         return {one.subject: one.failure for one in report.nodes if one.failure and one.result is Result.FAILED}
 
@@ -157,6 +154,14 @@ class FakeWorld:
         ports = self.ports()
         with Connections(ports.connect) as connections:
             Applier(spec, ports, connections, lambda _: None).down(plan_down(spec, self.facts(spec), volumes=True))
+
+
+def await_others(but: Collection[threading.Thread]) -> None:
+    """Wait until no threads run but these."""
+    while under_way := set(threading.enumerate()).difference(but):
+        for thread in under_way:
+            with suppress(RuntimeError):  # one that another is just starting
+                thread.join()
 
 
 @contextmanager

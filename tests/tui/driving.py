@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,11 +13,12 @@ from textual.pilot import Pilot
 
 from fleet.applying.history import Entry
 from fleet.applying.report import Event, Result
-from fleet.builds import BuildRecord, Outcome, Steps
+from fleet.builds import BuildRecord, Outcome, Step, Steps, StepState, Written
 from fleet.logs import Line
 from fleet.model.facts import Down, Stage
 from fleet.model.snapshot import Snapshot
 from fleet.model.spec import FleetSpec
+from fleet.parallel import Stop
 from tests.support.canned import SMALL, Canned
 from tests.support.values import NOW
 from tui.app import Dashboard
@@ -44,25 +44,79 @@ class Recorded:
         return do
 
 
-def builds(node: str) -> Iterator[BuildRecord]:
+def records(node: str) -> tuple[BuildRecord, ...]:
     began = NOW - timedelta(seconds=42)
-    yield BuildRecord(
-        *(node, f"running-{node}", began), name="acme/shop", platforms=("linux/amd64",), steps=Steps(7, 19, 3)
+    return (
+        BuildRecord(
+            *(node, f"running-{node}", began), name="acme/shop", platforms=("linux/amd64",), steps=Steps(7, 19, 3)
+        ),
+        BuildRecord(
+            *(node, f"failed-{node}", NOW - timedelta(minutes=30), NOW - timedelta(minutes=28), Outcome.FAILED),
+            reason="process make did not complete successfully: exit code: 2",
+            name="acme/api",
+            platforms=("linux/amd64", "linux/arm64"),
+            steps=Steps(11, 12, 11),
+        ),
     )
-    yield BuildRecord(
-        *(node, f"failed-{node}", NOW - timedelta(minutes=30), NOW - timedelta(minutes=28), Outcome.FAILED),
-        reason="process make did not complete successfully: exit code: 2",
-        name="acme/api",
-        platforms=("linux/amd64", "linux/arm64"),
-        steps=Steps(11, 12, 11),
-    )
+
+
+def builds(nodes: Sequence[str], stop: Stop) -> Iterator[tuple[str, BuildRecord | Down | None]]:
+    for node in nodes:
+        yield node, None
+        for record in records(node):
+            yield node, record
+    stop.wait(30)
+
+
+def step(
+    key: str,
+    name: str,
+    state: StepState,
+    began: int | None = None,
+    ended: int | None = None,
+    reason: str | None = None,
+) -> Step:
+    """Moments are seconds of the build."""
+    first, last = (None if at is None else NOW + timedelta(seconds=at - 42) for at in (began, ended))
+    return Step(key, name, state, first, last, reason)
+
+
+def written(key: str, second: int, *texts: str) -> list[Written]:
+    return [Written(key, Line(NOW + timedelta(seconds=second - 42), text)) for text in texts]
+
+
+FIRST_STEPS: tuple[Step | Written, ...] = (
+    step("load", "[internal] load build definition from Dockerfile", StepState.DONE, 0, 0),
+    step("base", "[base 1/5] FROM docker.io/library/golang:1.25", StepState.CACHED, 1, 1),
+    step("copy", "[base 2/5] COPY go.mod go.sum ./", StepState.CACHED, 1, 1),
+    step("get", "[base 3/5] RUN go mod download", StepState.DONE, 2, 9),
+    *written("get", 4, "go: downloading github.com/acme/lib v1.2.3", "go: downloading golang.org/x/sys v0.30.0"),
+)
+
+
+def build(node: str, ref: str, stop: Stop) -> Iterator[BuildRecord | Step | Written]:
+    record = next(one for one in records(node) if one.ref == ref)
+    yield record
+    yield from FIRST_STEPS
+    name = "[base 4/5] RUN make VERSION=$VERSION all"
+    yield step("make", name, StepState.RUNNING, 10)
+    yield from written("make", 12, *(f"CC   src/part{number:02}.c" for number in range(30)))
+    if record.completed:
+        yield from written("make", 40, "src/part29.c:17:5: error: expected ';' before 'return'", "make: *** Error 2")
+        yield step("make", name, StepState.FAILED, 10, 41, reason="process make did not complete: exit code: 2")
+        yield step("copy2", "[final 2/2] COPY --from=base /app /app", StepState.CANCELED, 41, 41)
+        return
+    yield step("test", "[test 1/1] RUN go test ./...", StepState.RUNNING, 20)
+    yield from written("test", 21, "ok  acme/shop/cart 0.412s", "ok  acme/shop/pay 1.020s")
+    yield step("last", "[final 2/2] COPY --from=base /app /app", StepState.WAITING)
+    stop.wait(30)
 
 
 def history(node: str) -> list[Entry]:
     return [Entry(node, NOW - timedelta(days=2), "anna@desk", "up", ("start it",), Result.DONE)]
 
 
-def logs(nodes: Sequence[str], stop: threading.Event) -> Iterator[tuple[str, Line | Down | None]]:
+def logs(nodes: Sequence[str], stop: Stop) -> Iterator[tuple[str, Line | Down | None]]:
     for second in range(3):
         for node in nodes:
             yield node, Line(NOW + timedelta(seconds=second), f"level=info msg={node}-{second}")
@@ -97,6 +151,9 @@ class Hand:
             await self.pilot.pause(0.01)
         pytest.fail(f"it never came to that; there is:\n{self.text()}")
 
+    async def shows(self, text: str) -> None:
+        await self.until(lambda: text in self.text())
+
     def text(self) -> str:
         """All that is on the screen, line by line."""
         screen = self.app.screen
@@ -122,6 +179,7 @@ async def driving(
     everything: dict[str, Any] = {
         "deeds": {word: world.deed(word) for word in WORDS},
         "builds": builds,
+        "build": build,
         "history": history,
         "logs": logs,
         "shell": lambda node: ("true", node),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -15,15 +15,19 @@ import pytest
 from textual.filter import NoColor
 
 from fleet.applying.report import Event
+from fleet.builds import BuildRecord, Outcome, Step, StepState, Written
 from fleet.errors import Busy, HostError, VaultError
-from fleet.model.facts import Stage
-from fleet.model.snapshot import Snapshot
+from fleet.logs import Line
+from fleet.model.facts import Down, Stage
+from fleet.model.snapshot import Health, Snapshot
 from fleet.model.spec import FleetSpec
 from fleet.observing.recording import Recorder, Recording, Replay
-from tests.support.canned import SMALL, Canned, day, many, sighting, taken, up
+from fleet.parallel import Stop
+from tests.support.canned import SMALL, Canned, day, many, sighting, taken, through_gateways, up
 from tests.support.values import NOW, fleet, host
-from tests.tui.driving import Hand, Recorded, driving
+from tests.tui.driving import Hand, Recorded, builds, driving, records, step
 from tui.app import Dashboard
+from tui.grid import Grid
 from tui.outside import Outside, Watching
 from tui.screens.fleet import FleetPage
 from tui.screens.node import NodePage
@@ -228,6 +232,22 @@ def test_a_node_that_goes_down_and_comes_back_is_told() -> None:
     run(test)
 
 
+def test_a_gateway_that_dies_and_comes_back_is_told() -> None:
+    broken = through_gateways()
+    whole = replace(broken, gates=tuple(replace(gate, health=Health.READY, reason=None) for gate in broken.gates))
+    alone = replace(broken, gates=(*whole.gates[:3], broken.gates[3]))
+
+    async def test() -> None:
+        async with driving(whole, alone, whole) as hand:
+            await hand.until(lambda: len(hand.notes()) == 2)
+            assert hand.notes() == [
+                "✗ the gateway on amd-2 for arm64 is down: container: fleet.acme.gateway: Exited (137) 4 minutes ago",
+                "● back: the gateway on amd-2 for arm64 is ready again",
+            ]
+
+    run(test)
+
+
 def test_the_first_snapshot_is_no_news() -> None:
     async def test() -> None:
         async with driving(day()) as hand:
@@ -294,13 +314,180 @@ def test_builds_of_the_node_that_is_looked_at() -> None:
 
 
 def test_a_node_whose_builds_cannot_be_read_does_not_hide_the_others() -> None:
-    def fails(node: str) -> Iterator[None]:
-        raise HostError(Stage.TCP, f"{node} refused")
+    def fails(nodes: Sequence[str], stop: Stop) -> Iterator[tuple[str, BuildRecord | Down | None]]:
+        yield nodes[0], Down(Stage.TCP, "refused")
+        yield from builds(nodes[1:], stop)
 
     async def test() -> None:
         async with driving(day(), builds=fails) as hand:
             await hand.press("b")
-            await hand.until(lambda: "amd-1: its builds are not known: amd-1 refused" in hand.text())
+            await hand.until(lambda: "amd-1: its builds are not known: TCP: refused" in hand.text())
+            await hand.until(lambda: hand.text().count("acme/shop") > 3)
+
+    run(test)
+
+
+def test_a_build_is_opened_its_steps_and_its_log_and_left_again() -> None:
+    async def test() -> None:
+        async with driving(day(), size=(120, 40)) as hand:
+            await hand.press("b")
+            await hand.shows("arm-2")
+            await hand.press("enter")
+            await hand.shows("RUN go test")
+            assert "Build of acme/shop on amd-1, following" in hand.text()
+            assert "linux/amd64" in hand.text()
+            # The newest step that runs is looked at.
+            assert "acme/shop/pay 1.020s" in hand.text()
+            await hand.press("k")
+            assert "CC   src/part29.c" in hand.text()
+            assert "following" not in hand.text()
+            await hand.press("enter")
+            await hand.shows("CC   src/part00.c")
+            assert "held" in hand.text()
+            await hand.press("escape", "l")
+            await hand.shows("Log of acme/shop on amd-1: following")
+            await hand.press("escape", "escape", "escape")
+            assert isinstance(hand.app.screen, FleetPage)
+
+    run(test)
+
+
+def test_a_build_that_goes_on_is_followed_until_its_end() -> None:
+    go_on = threading.Event()
+
+    def goes_on(node: str, *_: object) -> Iterator[BuildRecord | Step | Written]:
+        began = records(node)[0]
+        yield began
+        yield step("a", "[1/2] RUN one", StepState.RUNNING, 1)
+        go_on.wait(30)
+        yield step("a", "[1/2] RUN one", StepState.DONE, 1, 2)
+        yield step("b", "[2/2] RUN two", StepState.FAILED, 2, 3, "exit code: 2")
+        yield replace(began, completed=NOW, outcome=Outcome.FAILED, reason="exit code: 2")
+
+    async def test() -> None:
+        async with driving(day(), build=goes_on) as hand:
+            await hand.press("b")
+            await hand.shows("arm-2")
+            await hand.press("enter")
+            await hand.shows("0 of 1 steps")
+            go_on.set()
+            await hand.shows("✗ failed")
+            assert current(hand) == "b"
+            assert "following" not in hand.text()
+
+    run(test)
+
+
+def current(hand: Hand) -> str:
+    return hand.app.screen.query_one(Grid).chosen()[0]
+
+
+def test_a_build_that_cannot_be_read_says_why() -> None:
+    def fails(node: str, *_: object) -> Iterator[BuildRecord | Step | Written]:
+        yield records(node)[0]
+        raise HostError(Stage.TCP, "connection reset", "fleet status")
+
+    async def test() -> None:
+        async with driving(day(), build=fails) as hand:
+            await hand.press("b")
+            await hand.shows("arm-2")
+            await hand.press("enter")
+            await hand.shows("connection reset; try: fleet status")
+
+    run(test)
+
+
+def test_a_build_on_a_node_that_is_down_is_how_it_was() -> None:
+    async def test() -> None:
+        async with driving(day()) as hand:
+            await hand.press("b")
+            await hand.shows("arm-2")
+            await hand.press("slash", *"amd-3", "enter", "enter")
+            await hand.shows("amd-3 is down, this is how it was: container: fleet.acme.amd-3")
+
+    run(test)
+
+
+# ---------------------------------------------------------------------------------------------------- logs
+
+
+def long_log(nodes: Sequence[str], stop: Stop) -> Iterator[tuple[str, Line | Down | None]]:
+    for second in range(100):
+        for node in nodes:
+            words = f"{'error: ' * (second % 30 == 7)}{node}-{second} {'x' * 60}"
+            yield node, Line(NOW + timedelta(seconds=second), words)
+    stop.wait(30)
+
+
+@asynccontextmanager
+async def reading() -> AsyncIterator[Hand]:
+    async with driving(day(), logs=long_log) as hand:
+        await hand.type("logs")
+        await hand.shows("arm-2-99")
+        yield hand
+
+
+def test_a_log_is_searched_as_in_less() -> None:
+    async def test() -> None:
+        async with reading() as hand:
+            await hand.press("slash")
+            await hand.type_into("ERROR")
+            # What is typed is looked for at once: the first in sight is what is meant.
+            await hand.shows("/ERROR: 16 of 20 lines")
+            await hand.press("enter", "n", "n")
+            assert "following, /ERROR: 18 of 20 lines" in hand.text()
+            await hand.press("n", "n", "n")
+            assert "error: amd-1-7" in hand.text()
+            assert "held, /ERROR: 1 of 20 lines" in hand.text()
+            await hand.press("N")
+            assert "20 of 20 lines" in hand.text()
+            await hand.press("escape")
+            assert "ERROR" not in hand.text()
+            await hand.press("slash")
+            await hand.type_into("zz")
+            await hand.press("enter")
+            assert "/zz: not found" in hand.text()
+            await hand.press("n", "escape", "escape")
+            assert isinstance(hand.app.screen, FleetPage)
+
+    run(test)
+
+
+def test_a_log_is_filtered_and_of_one_node_alone() -> None:
+    async def test() -> None:
+        async with reading() as hand:
+            await hand.press("ampersand")
+            await hand.type_into("error")
+            await hand.press("enter")
+            assert "&error (480 hidden)" in hand.text()
+            assert "arm-2-98" not in hand.text()
+            await hand.press("tab")
+            assert "Logs of amd-1 &error (96 hidden)" in hand.text()
+            assert "arm-2-97" not in hand.text()
+            await hand.press("shift+tab", "escape")
+            assert "Logs of all nodes: following" in hand.text()
+            assert "arm-2-98" in hand.text()
+
+    run(test)
+
+
+def test_a_log_is_wrapped_held_and_followed() -> None:
+    async def test() -> None:
+        async with reading() as hand:
+            assert "xx…" in hand.text()
+            await hand.press("w")
+            await hand.shows("following, wrapped")
+            assert "xx…" not in hand.text()
+            await hand.press("k")
+            await hand.shows("held, wrapped")
+            await hand.press("G")
+            await hand.shows("following, wrapped")
+            await hand.press("f")
+            await hand.shows("held, wrapped")
+            await hand.press("f")
+            await hand.shows("following, wrapped")
+            await hand.press("f", "G")
+            await hand.shows("following, wrapped")
 
     run(test)
 
@@ -344,6 +531,8 @@ def test_a_terminal_that_changes_its_size() -> None:
             for size in ((80, 24), (20, 5), (1, 1), (120, 40)):
                 await hand.pilot.resize_terminal(*size)
                 await hand.pilot.pause()
+                # However low it is, there are rows.
+                assert "amd-1" in hand.text() or size == (1, 1)
             assert "DRIFT" in hand.text()
             assert "BUILDKIT" not in hand.text()
 

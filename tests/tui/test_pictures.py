@@ -16,7 +16,7 @@ from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 from fleet.model.facts import Down, NodeFacts, Stage
 from fleet.model.snapshot import Sighting, Snapshot
 from fleet.model.spec import FleetSpec
-from tests.support.canned import SMALL, day, many, sighting, taken, up
+from tests.support.canned import SMALL, day, many, sighting, taken, through_gateways, up
 from tests.tui.driving import driving
 
 
@@ -33,6 +33,7 @@ class Shot:
 
     snapshots: Sequence[Snapshot]
     keys: Sequence[str] = ()
+    """What begins with an ellipsis is no key: it is waited for."""
     waits_for: str = ""
     spec: FleetSpec = SMALL
     given: dict[str, Any] = field(default_factory=dict)
@@ -73,11 +74,21 @@ SHOTS = {
     "question": Shot([day()], ["d"]),
     "ran": Shot([day()], ["d", "y"], "drain done"),
     "node": Shot([day()], ["j", "j", "enter"], given={"history": None}),
+    "node-ready": Shot([day()], ["enter"], given={"history": None}),
     "builds": Shot([day()], ["b"], "arm-2"),
+    "build": Shot([day()], ["b", "…arm-2", "enter"], "go test"),
+    "build-failed": Shot([day()], ["b", "…arm-2", "G", "enter"], "make: *** Error 2"),
+    "build-log": Shot([day()], ["b", "…arm-2", "enter", "…go test", "l"], "pay 1.020s"),
     "routes": Shot([day()], ["o"]),
+    "gateway": Shot([through_gateways()], ["o"]),
+    "gateway-node": Shot([through_gateways()], ["j", "enter", "G"], given={"history": None}),
     "certificates": Shot([day()], ["c"]),
     "plan": Shot([day()], [*("colon", "p", "l", "a", "n", "enter")]),
     "logs": Shot([day()], ["space", "space", "l"], "connection was lost"),
+    "logs-searched": Shot(
+        [day()], ["colon", *"logs", "enter", "…connection was lost", "slash", *"msg=arm", "enter", "n", "n"]
+    ),
+    "logs-filtered": Shot([day()], ["colon", *"logs", "enter", "…was lost", "w", "ampersand", *"!amd", "enter"]),
 }
 SIZES = {"80x24": (80, 24), "120x40": (120, 40)}
 
@@ -87,8 +98,8 @@ SIZES = {"80x24": (80, 24), "120x40": (120, 40)}
 def test_picture(shot: Shot, size: tuple[int, int], snapshot: SnapshotAssertion) -> None:
     async def take() -> str:
         async with driving(*shot.snapshots, size=size, spec=shot.spec, **shot.given) as hand:
-            await hand.press(*shot.keys)
-            await hand.until(lambda: shot.waits_for in hand.text())
+            for key in (*shot.keys, f"…{shot.waits_for}"):
+                await (hand.shows(key[1:]) if key.startswith("…") else hand.press(key))
             await hand.pilot.pause()
             # Rich derives its names from a checksum that is not the same in all of its versions.
             return re.sub(r"terminal-\d+", "terminal", hand.app.export_screenshot())

@@ -9,9 +9,10 @@ import pytest
 
 from fleet.model.facts import ApiFacts, Down, HostFacts, NodeFacts, Stage
 from fleet.model.snapshot import Drift, Health, Sighting, Snapshot
-from tests.support.canned import GB, SMALL, day, sighting, taken, up
+from tests.support.canned import GB, SMALL, day, sighting, taken, through_gateways, up
 from tests.support.values import NOW, fleet, host
 from tui.cells import plain
+from tui.listings import route_lines, routes
 from tui.view import NODE_COLUMNS, NodeRow, Trends, about, builder_line, certificate_days, headline, rows, summary
 
 ONE = fleet(host("amd-1"))
@@ -112,6 +113,25 @@ def row_of(health: Health) -> NodeRow:
 def test_the_line_on_top_adds_up_what_is_known() -> None:
     assert plain(headline(day(), NOW)) == "acme  ● 3 ready  ✗ 1 down  ○ 1 drained  builds 8  cert 21d"
     assert plain(builder_line(day())) == "builder registered"
+
+
+def test_the_line_on_top_has_the_worst_of_the_ways_through_the_gateway() -> None:
+    broken = through_gateways()
+    assert plain(headline(broken, NOW)).endswith("cert 21d  gateway ✗ 2 down")
+    assert plain(headline(replace(broken, gates=broken.gates[:2]), NOW)).endswith("gateway ● 2 ready")
+
+
+def test_what_comes_through_the_gateway_has_it_as_its_owner() -> None:
+    broken = through_gateways()
+    shown = {str(route.platform): route for route in routes(broken)}
+    assert (shown["linux/amd64"].owner, shown["linux/amd64"].owner_fails) == ("gateway amd-1", None)
+    assert shown["linux/amd64"].stand_by == ("amd-1", "amd-2")
+    assert [plain(line) for line in route_lines(shown["linux/amd64"])][2:4] == [
+        "gateway on amd-1 for amd64  amd-1.example:1250  ● ready  builds for amd64, 386 go through it",
+        f"gateway on amd-2 for amd64  amd-2.example:1250  ✗ down  {broken.gates[2].reason}",
+    ]
+    dead = replace(broken, gates=(replace(broken.gates[0], health=Health.DOWN, reason="TCP: refused"),))
+    assert {str(route.platform): route.owner_fails for route in routes(dead)}["linux/386"] == "TCP: refused"
 
 
 def test_when_nobody_has_said_anything_there_are_no_zeroes() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -19,21 +18,32 @@ from fleet.adapters.remembered_builds import context_of
 from fleet.adapters.wire import encoded
 from fleet.builds import (
     HERE,
+    Account,
     BuildRecord,
     Outcome,
+    Step,
     Steps,
+    StepState,
+    Written,
+    concealing,
     in_order,
     name_of,
+    one_line,
     platforms_of,
     printable,
-    reason_of,
     repository,
+    written_line,
 )
+from fleet.cli import build_steps
 from fleet.cli import builds as command
-from fleet.errors import HostError
-from fleet.model.facts import ApiFacts, Down, Stage
+from fleet.errors import HostError, UsageError
+from fleet.logs import Line
+from fleet.model.facts import Stage
 from fleet.model.spec import HostSpec
-from tests.support.values import NOW, api, host
+from fleet.observing import building
+from fleet.parallel import Stop
+from tests.support.values import NOW, host
+from tests.unit.conftest import Run
 
 LATER = NOW + timedelta(seconds=90)
 
@@ -113,7 +123,7 @@ def test_platforms_are_those_that_were_asked_for() -> None:
 
 @given(st.text())
 def test_nothing_that_is_shown_moves_a_terminal(text: str) -> None:
-    for shown in (printable(text, 50), reason_of(text), name_of({"target": text}) or ""):
+    for shown in (printable(text, 50), one_line(text, str), written_line(text), name_of({"target": text}) or ""):
         assert shown.isprintable()
     assert len(printable(text, 50)) <= 50
 
@@ -122,7 +132,45 @@ def test_a_reason_is_one_line_without_credentials() -> None:
     said = (
         'fetching\n "https://anna:s3cret@example.com/a.tar?token=s3cret" and git://x:s3cret@y/z:\r\x1b[31mno such file'
     )
-    assert reason_of(said) == 'fetching "https://example.com/a.tar" and git://y/z: [31mno such file'
+    assert one_line(said, concealing({})) == 'fetching "https://example.com/a.tar" and git://y/z: [31mno such file'
+
+
+GIVEN = {
+    "build-arg:TOKEN": "s3cret!(x)",
+    "build-arg:LONGER": "s3cret!(x)+more",
+    "build-arg:JOBS": "16",
+    "build-arg:KEY": "-----BEGIN-----\nMIIEs3cret\n",
+    "build-arg:BUILDKIT_BUILD_NAME": "nightly",
+    "platform": "linux/amd64",
+}
+CONCEALED = {
+    "RUN curl -H 'x: s3cret!(x)' y": "RUN curl -H 'x: $TOKEN' y",
+    "echo s3cret!(x)+more": "echo $LONGER",
+    "make -j 16 nightly for linux/amd64": "make -j 16 nightly for linux/amd64",
+    "cat: -----BEGIN-----": "cat: $KEY",
+    "MIIEs3cret": "$KEY",
+    "GET https://anna:s3cret@x.org/a?token=s3cret": "GET https://x.org/a",
+}
+
+
+@pytest.mark.parametrize(("text", "shown"), CONCEALED.items())
+def test_what_was_given_to_a_build_is_not_shown(text: str, shown: str) -> None:
+    assert concealing(GIVEN)(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[1;31mred\x1b[0m and \x1b]0;title\x07plain", "red and plain"),
+        ("10%\r50%\r100%\r", "100%"),
+        ("a\tb", "a   b"),
+        ("\x1b[2J\x07beep", "beep"),
+        ("", ""),
+        ("x" * 5000, "x" * 3999 + "…"),
+    ],
+)
+def test_a_line_is_what_would_be_read_in_the_end(text: str, shown: str) -> None:
+    assert written_line(text) == shown
 
 
 # ------------------------------------------------------------------------------------------------ the model
@@ -257,21 +305,111 @@ def test_a_torn_event_is_an_error() -> None:
         list(build_history.records("amd-1", [event(0, (1, "r1"))[:-1]]))
 
 
-def test_progress_counts_each_step_once() -> None:
-    progress = build_history.Progress()
-    assert progress.steps is None
+def test_a_reason_has_no_arguments() -> None:
+    error = (5, encoded((1, 2), (2, 'failed to compute cache key: "/s3cret-file": not found')))
+    given = (3, pair("build-arg:WHAT", "s3cret-file"))
+    (found,) = build_history.records("amd-1", [event(1, (1, "r1"), given, error, (6, stamp(60)), (7, stamp(61)))])
+    assert found.reason == 'failed to compute cache key: "/$WHAT": not found'
 
-    def vertex(digest: str, *more: tuple[int, bytes | int]) -> bytes:
-        return encoded((1, encoded((1, digest), *more)))
 
-    for status in (
-        vertex("a"),
-        vertex("b"),
-        vertex("a", (4, True), (6, stamp(1))),
-        vertex("a", (4, True), (6, stamp(1))),
-    ):
-        progress.add(status)
-    assert progress.steps == Steps(1, 2, 1)
+@pytest.mark.parametrize(
+    ("ref", "about"), [("fleet.drain.0a", True), ("fleet.client/ci.0a", False), ("r1", False)], ids=str
+)
+def test_whether_somebody_drained_the_node(ref: str, about: bool) -> None:
+    assert build_history.about_drain(event(0, (1, ref), (6, stamp(60)))) is about
+
+
+# --------------------------------------------------------------------------------------------------- steps
+
+
+def at(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def vertex(key: str, *more: tuple[int, bytes | int | str], name: str = "") -> tuple[int, bytes]:
+    return 1, encoded((1, key), (3, name or key), *more)
+
+
+def log(key: str, text: str | bytes, seconds: int = 5, stream: int = 1) -> tuple[int, bytes]:
+    return 3, encoded((1, key), (2, stamp(seconds)), (3, stream), (4, text))
+
+
+BEGAN, ENDED = (5, stamp(1)), (6, stamp(4))
+STEPS = {
+    "waiting": ((), Step("a", "a")),
+    "running": ((BEGAN,), Step("a", "a", StepState.RUNNING, at(1))),
+    "done": ((BEGAN, ENDED), Step("a", "a", StepState.DONE, at(1), at(4))),
+    "cached": (((4, True), BEGAN, ENDED), Step("a", "a", StepState.CACHED, at(1), at(4))),
+    "failed": ((BEGAN, ENDED, (7, "exit s3cret")), Step("a", "a", StepState.FAILED, at(1), at(4), "exit $TOKEN")),
+    "canceled": ((BEGAN, ENDED, (7, "rpc: context canceled")), Step("a", "a", StepState.CANCELED, at(1), at(4))),
+}
+CONCEAL = concealing({"build-arg:TOKEN": "s3cret"})
+
+
+@pytest.mark.parametrize(("content", "step"), STEPS.values(), ids=STEPS)
+def test_a_step_says_how_it_stands(content: tuple[tuple[int, bytes], ...], step: Step) -> None:
+    status = build_history.Status(CONCEAL)
+    assert list(status.read(encoded(vertex("a", *content)))) == [step]
+    assert list(status.read(encoded(vertex("a", *content)))) == []
+
+
+def test_a_steps_name_is_one_line_without_what_was_given() -> None:
+    status = build_history.Status(CONCEAL)
+    (step,) = status.read(encoded(vertex("a", name="[2/3] RUN <<EOF\n  echo s3cret\nEOF")))
+    assert isinstance(step, Step)
+    assert step.name == "[2/3] RUN <<EOF echo $TOKEN EOF"
+
+
+def test_lines_are_put_together_from_pieces_of_any_length() -> None:
+    status = build_history.Status(CONCEAL)
+    messages = (
+        encoded(vertex("a", BEGAN), vertex("b", BEGAN), log("a", "one\ntw", 1), log("b", "x: s3c", 2)),
+        encoded(log("a", b"o \xc3", 3), log("a", "err", 3, stream=2), log("b", "ret\n\n", 4)),
+        encoded(log("a", b"\xbc\nthree", 5)),
+        encoded(vertex("a", BEGAN, ENDED), log("a", "!", 6)),
+    )
+    told = [said for message in messages for said in status.read(message) if isinstance(said, Written)]
+    assert [(one.step, one.line.at, one.line.text) for one in told] == [
+        ("a", at(1), "one"),
+        ("b", at(2), "x: $TOKEN"),
+        ("b", at(4), ""),
+        ("a", at(1), "two ü"),
+        ("a", at(3), "err"),
+        ("a", at(5), "three!"),
+    ]
+    list(status.read(encoded(log("b", "10%\r"), log("b", "20%\r"))))
+    assert [one.line.text for one in status.rest()] == ["20%"]
+    assert list(status.rest()) == []
+
+
+def test_a_step_ends_after_what_it_wrote_and_begins_before() -> None:
+    status = build_history.Status(str)
+    told = list(status.read(encoded(vertex("a", BEGAN, ENDED), vertex("b", (4, True), BEGAN, ENDED), log("a", "one"))))
+    assert [one.state if isinstance(one, Step) else one.line.text for one in told] == [
+        *("running", "one", "done", "cached")
+    ]
+    again = list(status.read(encoded(vertex("a", BEGAN, (6, stamp(5))), vertex("a", BEGAN))))
+    assert [one.state for one in again if isinstance(one, Step)] == ["running"]
+
+
+def test_an_account_of_a_build_counts_each_step_once() -> None:
+    account = Account(record(asked_by=HERE, name="here"), most=1)
+    assert account.counts is None
+    for state in (StepState.WAITING, StepState.RUNNING, StepState.CACHED):
+        account.add(Step("a", "a", state))
+    for told in (Step("b", "b"), Written("a", Line(NOW, "one")), Written("a", Line(NOW, "two")), done()):
+        account.add(told)
+    assert account.counts == Steps(1, 2, 1)
+    assert list(account.steps) == ["a", "b"]
+    assert [one.line.text for one in account.written] == ["two"]
+    assert (account.record.outcome, account.record.asked_by, account.record.name) == (Outcome.DONE, HERE, "here")
+
+
+def test_how_long_a_step_takes() -> None:
+    assert Step("a", "a").seconds(NOW) is None
+    assert Step("a", "a", StepState.RUNNING, NOW).seconds(LATER) == 90
+    assert Step("a", "a", StepState.DONE, NOW, LATER).seconds(NOW) == 90
+    assert Step("a", "a", StepState.RUNNING, LATER).seconds(NOW) == 0  # by the node's clock
 
 
 # --------------------------------------------------------------------------------------- what buildx remembers
@@ -304,10 +442,10 @@ def test_a_row_says_what_is_unknown_as_such(capsys: pytest.CaptureFixture[str]) 
     for one in (known, record("r3"), failed):
         show(one)
     assert capsys.readouterr().out.splitlines() == [
-        "began (UTC)          node   state          took  steps  cached  platforms  project   asked by",
-        "2030-05-01 12:00:00  amd-1  done     1 min 30 s    4/4     75%  arm64      acme/app  this machine",
-        "2030-05-01 12:00:00  amd-1  running  1 min 30 s      –       –  –          –         –",
-        "2030-05-01 12:00:00  amd-1  failed   1 min 30 s    4/4     75%  –          –         –",
+        "ref  began (UTC)          node   state          took  steps  cached  platforms  project   asked by",
+        "r1   2030-05-01 12:00:00  amd-1  done     1 min 30 s    4/4     75%  arm64      acme/app  this machine",
+        "r3   2030-05-01 12:00:00  amd-1  running  1 min 30 s      –       –  –          –         –",
+        "r2   2030-05-01 12:00:00  amd-1  failed   1 min 30 s    4/4     75%  –          –         –",
         "  exit code: 1",
     ]
 
@@ -330,45 +468,127 @@ def test_the_shape_of_a_build_in_json() -> None:
 
 
 class Script:
-    """A prober whose node answers, tells, is lost, and tells again, until the reader is interrupted."""
+    """A prober whose node tells, is lost, and tells again, until the reader is interrupted."""
 
     def __init__(self) -> None:
         self._turns = itertools.count()
-        self.over = threading.Event()
 
-    def prepare(self) -> None:
-        pass
-
-    def probe(self, host: HostSpec, *, timeout: float) -> ApiFacts | Down:
-        assert (host.name, timeout > 0) == ("amd-1", True)
-        self.turn = next(self._turns)
-        return Down(Stage.TCP, "refused the connection", "fleet status") if self.turn in {1, 2} else api()
-
-    def builds(self, host: HostSpec, *, follow: bool = False) -> Iterator[BuildRecord]:
-        assert (host.name, follow) == ("amd-1", True)
-        if self.turn == 0:
-            yield from (done("old"), record("r1"))
-            raise HostError(Stage.TCP, "connection reset", "fleet status")
-        yield from (done("old"), done("r1"))
-        self.over.set()
-        threading.Event().wait()
+    def feed(self, host: HostSpec, stop: Stop) -> Iterator[BuildRecord | None]:
+        assert (host.name, stop.is_set()) == ("amd-1", False)
+        match next(self._turns):
+            case 0:
+                yield from (done("old"), record("r1"))
+                raise HostError(Stage.TCP, "connection reset", "fleet status")
+            case 1 | 2:
+                raise HostError(Stage.TCP, "refused the connection", "fleet status")
+            case _:
+                yield from (None, done("old"), done("r1"))
 
 
 def test_what_is_followed_is_told_once_also_when_a_node_is_lost_for_a_while(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command, "AGAIN", 0.0)
-    seen, script = list[tuple[str, Outcome]](), Script()
+    monkeypatch.setattr(building, "AGAIN", 0.0)
+    seen = list[tuple[str, Outcome]]()
 
     def show(found: BuildRecord) -> None:
         seen.append((found.ref, found.outcome))
         if found.completed:
             raise KeyboardInterrupt
 
-    command._follow([host("amd-1")], script, {"old": Outcome.DONE}, show)  # type: ignore[arg-type]  # scripted
+    command._follow([host("amd-1")], Script(), {"old": Outcome.DONE}, show)  # type: ignore[arg-type]  # scripted
     assert seen == [("r1", Outcome.RUNNING), ("r1", Outcome.DONE)]
     assert capsys.readouterr().err.splitlines() == [
         "amd-1: TCP: connection reset",
         "    try: fleet status",
         "amd-1: answers again",
     ]
+
+
+# ----------------------------------------------------------------------------------------- one build's steps
+
+
+REFS = [record("abcd1"), record("abcd2"), record("efgh")]
+
+
+def test_a_build_is_found_by_how_its_ref_begins() -> None:
+    assert build_steps.find(REFS, "e").ref == "efgh"
+    assert build_steps.find(REFS, "abcd2").ref == "abcd2"
+
+
+@pytest.mark.parametrize(
+    ("ref", "said"),
+    [("x", "no node remembers a build x"), ("abcd", "2 builds begin with 'abcd': abcd1, abcd2"), ("", "3 builds")],
+)
+def test_a_ref_that_means_none_or_several_is_refused(ref: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        build_steps.find(REFS, ref)
+
+
+class Told:
+    """A prober that tells of one build."""
+
+    def __init__(self, *told: BuildRecord | Step | Written, fails: bool = False) -> None:
+        self._told, self._fails = told, fails
+
+    def build(self, host: HostSpec, ref: str, stop: Stop) -> Iterator[BuildRecord | Step | Written]:
+        assert (host.name, ref, stop.is_set()) == ("amd-1", "r1", False)
+        yield from self._told
+        if self._fails:
+            raise HostError(Stage.TCP, "connection reset", "fleet status")
+
+
+BUILT = (
+    record(),
+    Step("a", "[1/2] FROM base"),
+    Step("b", "[2/2] RUN make", StepState.RUNNING, NOW),
+    Step("a", "[1/2] FROM base", StepState.CACHED, NOW, NOW),
+    Written("b", Line(NOW, "cc -c a.c")),
+    Step("a", "[1/2] FROM base", StepState.CACHED, NOW, LATER),
+    Step("b", "[2/2] RUN make", StepState.FAILED, NOW, LATER, "exit code: 2"),
+    done(outcome=Outcome.FAILED, name="app", platforms=("linux/amd64",)),
+)
+
+
+def tell(prober: Told, *, as_json: bool = False) -> int:
+    return build_steps.steps(host("amd-1"), prober, record(), now=lambda: LATER, as_json=as_json)  # type: ignore[arg-type]  # scripted
+
+
+def test_the_steps_of_a_build_as_they_begin_and_end(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tell(Told(*BUILT)) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "#1 [2/2] RUN make",
+        "#2 [1/2] FROM base",
+        "#2 cached",
+        "#1   cc -c a.c",
+        "#1 failed, 1 min 30 s: exit code: 2",
+        "app, linux/amd64 on amd-1: failed, 1 min 30 s",
+    ]
+
+
+def test_the_shape_of_a_builds_steps_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tell(Told(*BUILT), as_json=True) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["ref"], told["state"], told["steps"]) == ("r1", "failed", {"done": 4, "total": 4, "cached": 3})
+    assert told["log"] == [
+        {"step": "[1/2] FROM base", "state": "cached", "seconds": 90.0, "reason": None, "lines": []},
+        {
+            "step": "[2/2] RUN make",
+            "state": "failed",
+            "seconds": 90.0,
+            "reason": "exit code: 2",
+            "lines": [{"time": "2030-05-01T12:00:00+00:00", "line": "cc -c a.c"}],
+        },
+    ]
+
+
+def test_a_node_that_is_lost_while_it_tells_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tell(Told(record(), fails=True)) == 1
+    assert capsys.readouterr().err.splitlines() == ["amd-1: TCP: connection reset", "    try: fleet status"]
+
+
+def test_steps_are_those_of_one_build(run: Run) -> None:
+    for more in (("-f",), ("-n", "3")):
+        code, _, told = run("builds", "--steps", "abc", *more)
+        assert code == 2
+        assert "-f and -n do not go with it" in told

@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from fleet.parallel import WIDTH, Gathering, Rounds, gather
+from fleet.parallel import WIDTH, Gathering, Rounds, Stop, gather
 
 
 def test_results_come_in_the_order_of_the_tasks() -> None:
@@ -154,3 +154,30 @@ def test_an_end_leaves_no_thread_and_waits_no_longer_than_asked() -> None:
 
 def test_nothing_to_do_again_is_done() -> None:
     Rounds({}).end(patience=1)
+
+
+# ------------------------------------------------------------------------------------------------------ stop
+
+
+def test_what_is_waited_for_ends_when_it_is_to_stop() -> None:
+    stop, ended = Stop(), threading.Event()
+    with stop.ends(ended.set):
+        assert not ended.is_set()
+        threading.Thread(target=stop.set).start()
+        assert ended.wait(10)
+    assert stop.is_set()
+
+
+def test_what_begins_to_wait_too_late_ends_at_once() -> None:
+    stop, ends = Stop(), list[int]()
+    stop.set()
+    with stop.ends(lambda: ends.append(1)):
+        assert ends == [1]
+
+
+def test_what_has_ended_by_itself_is_left_alone() -> None:
+    stop, ends = Stop(), list[int]()
+    with stop.ends(lambda: ends.append(1)):
+        pass
+    stop.set()
+    assert ends == []

@@ -28,6 +28,7 @@ class FleetPage(Page):
             words=lambda row: row.words,
             empty="this fleet has no nodes: add hosts to the inventory, then fleet up",
             opens=True,
+            marks=True,
             id="nodes",
         )
         yield Lines(id="about")

@@ -61,9 +61,14 @@ class Page(Screen[None], inherit_bindings=False):
     def update(self) -> None:
         """Draw everything anew from what the dashboard has now."""
         # A screen that is about to go may have lost its parts before its timers.
+        if self.query("#headline"):
+            self.refresh_body()
+            self.update_top()
+
+    def update_top(self) -> None:
+        """Draw the line on top anew."""
         for top in self.query("#headline").results(Lines):
             top.show(self._top(top.size.width))
-            self.refresh_body()
 
     def _top(self, width: int) -> list[Cell]:
         board = self.dashboard
@@ -117,24 +122,31 @@ class Page(Screen[None], inherit_bindings=False):
     async def action_prompt(self, kind: str) -> None:
         """Let a filter or a command be typed."""
         if not self.query(Prompt):
-            pattern = next((grid.pattern for grid in self.query(Grid)), "")
-            prompt = Prompt(kind, pattern if kind == "filter" else "", self.dashboard.completer())
+            prompt = Prompt(kind, self.so_far(kind), self.dashboard.completer())
             await self.mount(prompt)
             prompt.focus()
+
+    def so_far(self, kind: str) -> str:
+        """What was typed of this kind before."""
+        return next((grid.pattern for grid in self.query(Grid)), "") if kind == "filter" else ""
 
     async def on_prompt_left(self, message: Prompt.Left) -> None:
         """It was typed, or not."""
         await message.prompt.remove()
         self.focus_first()
-        if message.prompt.kind == "filter":
-            self.filter(message.text or "")
+        if message.prompt.kind != "command":
+            self.typed(message.prompt.kind, message.text or "")
         elif message.text:
             self.dashboard.obey(message.text)
 
     def on_input_changed(self, message: Prompt.Changed) -> None:
         """A filter works while it is typed."""
-        if isinstance(message.input, Prompt) and message.input.kind == "filter":
-            self.filter(message.value)
+        if isinstance(message.input, Prompt) and message.input.kind != "command":
+            self.typed(message.input.kind, message.value)
+
+    def typed(self, kind: str, text: str) -> None:  # noqa: ARG002 - the one kind here
+        """Something that is no command is typed."""
+        self.filter(text)
 
     def focus_first(self) -> None:
         """What scrolls has the keys."""
@@ -153,6 +165,13 @@ class Page(Screen[None], inherit_bindings=False):
         self.dashboard.back()
 
 
+_HINTS = {
+    "filter": "filter; !text turns it round",
+    "search": "search; then n and N",
+    "command": "a screen, or a command; tab completes",
+}
+
+
 class Prompt(Input):
     """One line for a filter or a command, above the keys."""
 
@@ -169,10 +188,13 @@ class Prompt(Input):
             self.prompt, self.text = prompt, text
 
     def __init__(self, kind: str, text: str, suggester: Suggester) -> None:
-        """`kind`: filter or command."""
-        hint = "filter; !text turns it round" if kind == "filter" else "a screen, or a command; tab completes"
+        """`kind`: one of _HINTS."""
         super().__init__(
-            text, placeholder=hint, suggester=suggester if kind == "command" else None, id="prompt", compact=True
+            text,
+            placeholder=_HINTS[kind],
+            suggester=suggester if kind == "command" else None,
+            id="prompt",
+            compact=True,
         )
         self.kind = kind
         self.cursor_blink = False
