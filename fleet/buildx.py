@@ -26,8 +26,8 @@ FETCHES = (0, 33, 0)
 REFUSED = (0, 37, 0)
 """Could push the final tag before all nodes had finished; fixed in 0.37.1."""
 
-DIAL_TIMEOUT = "5s"
-"""How long `create` may look at the nodes; fleet has just probed them itself."""
+DIAL_TIMEOUT = "1ns"
+"""How long `create` may look at the nodes: it makes no use of it, and every buildx waits for its lock meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +130,12 @@ def steps(current: Sequence[BuilderNode], wanted: Sequence[BuilderNode], *, defa
     except ValueError:
         pass
     return anew(current, wanted, default=default)
+
+
+def to_front(nodes: Sequence[BuilderNode], name: str) -> tuple[Step, ...]:
+    """The steps that make a node the first: those before it leave, one by one, and come again behind it."""
+    before = nodes[: [node.name for node in nodes].index(name)]
+    return tuple(step for node in before for step in (LeaveNode(node.name), AppendNode(node)))
 
 
 def anew(current: Sequence[BuilderNode], wanted: Sequence[BuilderNode], *, default: bool = False) -> tuple[Step, ...]:

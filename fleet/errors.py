@@ -4,6 +4,7 @@ FleetError                      has a message and, where there is one, a remedy:
 ├── UsageError                  the user's input is wrong; nothing was touched             exit 2
 │   └── InventoryError          every problem of the inventory at once, each with its place
 ├── VaultError                  a key or certificate file that cannot be trusted or used   exit 1
+│   └── Held                    another fleet of this machine is at work on it
 ├── BuilderError                docker, buildx or the builder's registration failed        exit 1
 ├── HostError                   one host failed, at a stage                                exit 1 or 3
 │   ├── Unreachable             nothing can be said about the host
@@ -68,6 +69,10 @@ class InventoryError(UsageError):
 
 class VaultError(FleetError):
     """A key or certificate file is missing, torn, mismatched or readable by others."""
+
+
+class Held(VaultError):
+    """Another fleet of this machine is at work on the vault."""
 
 
 class BuilderError(FleetError):

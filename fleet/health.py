@@ -231,10 +231,13 @@ def short_of_space(host: HostSpec, found: HostFacts, cache: int | None) -> Down 
     if missing <= 0:
         return None
     left = f"only {size(found.free_bytes)} of {size(found.disk_bytes)} are free where Docker keeps its files"
-    if cache is not None and cache < missing:
-        elsewhere = f"on {host.name}: docker system df; what fills it is not the cache ({size(cache)})"
-        return Down(Stage.DOCKER, left, elsewhere)
-    return Down(Stage.DOCKER, left, f"fleet prune {host.name}")
+    prune, look = f"fleet prune {host.name}", f"fleet ssh {host.name} docker system df"
+    if cache is None:
+        return Down(Stage.DOCKER, left, f"{prune}; {look}")
+    if cache < missing:
+        return Down(Stage.DOCKER, left, f"{look}; what fills it is not the cache ({size(cache)})")
+    kept = (cache - missing) // 10**9
+    return Down(Stage.DOCKER, left, f"{prune} --keep {kept}GB" if kept else prune)
 
 
 def _off(skew: float) -> str:

@@ -143,6 +143,8 @@ def capture(
             check=False,
             stdin=subprocess.DEVNULL,
             timeout=timeout,
+            # A terminal's ctrl-C is for fleet, which knows what it is in the middle of.
+            process_group=0,
         )
     except subprocess.TimeoutExpired as error:
         raise BuilderError(

@@ -7,20 +7,36 @@ import json
 import struct
 import tarfile
 from contextlib import closing, contextmanager, suppress
-from datetime import datetime
+from functools import partial
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import requests
 import urllib3
 from docker.errors import APIError, DockerException, NotFound
 
+from fleet.adapters.engine_answers import (
+    LABEL_CERTIFICATE,
+    LABEL_FILES,
+    LABEL_FLEET,
+    LABEL_HASH,
+    LABEL_NODE,
+    LABEL_PROXY,
+    LABEL_SETTINGS,
+    STATE_DIRECTORY,
+    container_facts,
+    container_name,
+    digest,
+    digests,
+    engine_info,
+)
 from fleet.adapters.engine_client import REQUEST_TIMEOUT, Client
-from fleet.check.ground import EngineInfo
-from fleet.containers import proxy
+from fleet.containers import buildkitd, proxy
+from fleet.containers.daemon import RESTART
 from fleet.errors import EngineError
 from fleet.logs import lines
-from fleet.model.facts import CertificateFacts, DaemonFacts, Image, Stage
+from fleet.model.facts import CertificateFacts, Image, Stage
 from fleet.model.platforms import Platform
 from fleet.model.spec import pull_mark
 from fleet.parallel import gather
@@ -28,24 +44,18 @@ from fleet.ports import Survey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from datetime import datetime
 
     from certs.certificate import Certificate
     from fleet.adapters.engine_client import Stream
+    from fleet.check.ground import EngineInfo
     from fleet.containers.daemon import DaemonSpec, Files
     from fleet.containers.images import Archive
     from fleet.containers.proxy import ProxySpec
     from fleet.logs import Line
     from fleet.model.facts import Offer
 
-LABEL_FLEET = "dev.fleet.name"
-LABEL_NODE = "dev.fleet.node"
-LABEL_SETTINGS = "dev.fleet.settings"
-LABEL_HASH = "dev.fleet.hash"
-LABEL_CERTIFICATE = "dev.fleet.certificate"
-LABEL_PROXY = "dev.fleet.gateway"
-
 DAEMON_PORT = "1234/tcp"
-STATE_DIRECTORY = "/var/lib/buildkit"
 _REFUSALS = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
 
 
@@ -61,23 +71,50 @@ class DockerEngine:
         with _translated():
             return self._client.engine_version
 
-    def survey(self, fleet: str) -> Survey:
-        """The containers and volumes there are: this fleet's, and the names of all others."""
+    def survey(self, fleet: str, closely: Mapping[str, str] = MappingProxyType({})) -> Survey:
+        """The containers and volumes there are: this fleet's, and the names of all others.
+
+        `closely`: containers to be looked into, and the directory of each that has its files.
+        """
         with _translated():
             client = self._client
-            found = gather({"containers": lambda: client.containers(all=True), "volumes": client.volumes})
+            # By name and beside the list: a distant host counts round trips.
+            asked: dict[str, Callable[[], Any]] = {
+                "containers": partial(client.containers, all=True),
+                "volumes": client.volumes,
+                "made": lambda: {name: self._made(name) for name in closely},
+                "files": lambda: {name: self._files(name, directory) for name, directory in closely.items()},
+            }
+            found = gather(asked)
         containers, volumes = found["containers"], found["volumes"]["Volumes"] or []
         ours = [entry for entry in containers if entry["Labels"].get(LABEL_FLEET) == fleet]
-        proxies = [entry for entry in ours if LABEL_PROXY in entry["Labels"]]
-        foreign = {_name(entry) for entry in containers if entry not in ours}
+        foreign = {container_name(entry) for entry in containers if entry not in ours}
         own_volumes = [v["Name"] for v in volumes if (v["Labels"] or {}).get(LABEL_FLEET) == fleet]
+        looked = {made["Id"]: (made, found["files"][name]) for name, made in found["made"].items() if made}
+        facts = [(LABEL_PROXY in one["Labels"], container_facts(one, *looked.get(one["Id"], ()))) for one in ours]
         return Survey(
-            daemons=tuple(_daemon(entry) for entry in ours if entry not in proxies),
-            proxies=tuple(map(_daemon, proxies)),
+            daemons=tuple(fact for is_proxy, fact in facts if not is_proxy),
+            proxies=tuple(fact for is_proxy, fact in facts if is_proxy),
             volumes=tuple(sorted(own_volumes)),
             foreign=frozenset(foreign | {v["Name"] for v in volumes if v["Name"] not in own_volumes}),
             root=next((parts[0] for v in volumes if (parts := v["Mountpoint"].partition("/volumes/"))[1]), None),
         )
+
+    def _made(self, container: str) -> Mapping[str, Any] | None:
+        """What Docker does for a container; None: it is absent."""
+        with suppress(NotFound):
+            made: Mapping[str, Any] = self._client.inspect_container(container)
+            return made
+        return None
+
+    def _files(self, container: str, directory: str) -> dict[str, str] | None:
+        """Path -> digest of each file in a directory of a container; None: it cannot be read now."""
+        try:
+            return digests(self._client.archive(container, directory), directory)
+        except NotFound:
+            return {}
+        except (APIError, tarfile.TarError):
+            return None
 
     def image(self, reference: str, mark: str) -> Image:
         """Whether the image is there without pulling, and whether it bears the mark."""
@@ -94,7 +131,7 @@ class DockerEngine:
             asked: dict[str, Any] = gather(
                 {"info": client.info, "containers": client.containers, "bridge": self._bridge}
             )
-        return _info(asked["info"], asked["containers"], asked["bridge"])
+        return engine_info(asked["info"], asked["containers"], asked["bridge"])
 
     def _bridge(self) -> Mapping[str, str]:
         """Options of the network that containers are on unless they ask for another; none where it is off."""
@@ -145,7 +182,7 @@ class DockerEngine:
                 yield piece
                 progress(count := count + len(piece))
 
-        with _translated(Stage.IMAGE, "is there room for it where Docker keeps its files? docker system df there"):
+        with _translated(Stage.IMAGE, "is there room for it where Docker keeps its files?"):
             for line in self._client.load(sent()):
                 if "error" in line:
                     raise DockerException(line["error"])
@@ -167,6 +204,7 @@ class DockerEngine:
             return self._put(
                 wanted,
                 files,
+                buildkitd.DIRECTORY,
                 hostname=wanted.node,
                 ports=[1234],
                 labels=labels
@@ -184,7 +222,7 @@ class DockerEngine:
                 host_config=client.create_host_config(
                     privileged=True,
                     init=True,
-                    restart_policy={"Name": "unless-stopped"},
+                    restart_policy={"Name": RESTART},
                     nano_cpus=wanted.limits.cpus and wanted.limits.cpus * 10**9,
                     mem_limit=wanted.limits.memory,
                     binds={wanted.name: {"bind": STATE_DIRECTORY, "mode": "rw"}},
@@ -198,6 +236,7 @@ class DockerEngine:
             return self._put(
                 wanted,
                 files,
+                proxy.DIRECTORY,
                 entrypoint=list(proxy.COMMAND),
                 stop_signal=proxy.STOP_SIGNAL,
                 labels={LABEL_FLEET: wanted.fleet, LABEL_PROXY: ""},
@@ -205,12 +244,24 @@ class DockerEngine:
                     network_mode="host",
                     cap_drop=["ALL"],
                     security_opt=["no-new-privileges"],
-                    restart_policy={"Name": "unless-stopped"},
+                    restart_policy={"Name": RESTART},
                 ),
             )
 
-    def _put(self, wanted: DaemonSpec | ProxySpec, files: Files, *, labels: Mapping[str, str], **settings: Any) -> str:
-        """Make a container that remembers what it was made with, and put the files in; its id."""
+    def _put(
+        self,
+        wanted: DaemonSpec | ProxySpec,
+        files: Files,
+        directory: str,
+        *,
+        labels: Mapping[str, str],
+        **settings: Any,
+    ) -> str:
+        """Make a container that remembers what it was made with, and put the files in; its id.
+
+        Of the files it remembers those in `directory`.
+        """
+        put = {path: digest(content) for path, (content, _) in files.items() if path.startswith(f"{directory}/")}
         mark = pull_mark(wanted.fleet, wanted.image)
         container: str = self._client.create_container(
             # One that was loaded is not known by its digest.
@@ -222,6 +273,7 @@ class DockerEngine:
                 **labels,
                 LABEL_SETTINGS: json.dumps(wanted.settings, sort_keys=True),
                 LABEL_HASH: wanted.fingerprint,
+                LABEL_FILES: json.dumps(put, sort_keys=True),
             },
             **settings,
         )["Id"]
@@ -399,71 +451,6 @@ def _innermost(error: BaseException) -> str:
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
     return str(error) or type(error).__name__
-
-
-def _name(container: Mapping[str, Any]) -> str:
-    return str(container["Names"][0]).removeprefix("/") if container["Names"] else str(container["Id"])
-
-
-def _daemon(container: Mapping[str, Any]) -> DaemonFacts:
-    labels: Mapping[str, str] = container["Labels"]
-    return DaemonFacts(
-        id=container["Id"],
-        name=_name(container),
-        node=labels.get(LABEL_NODE, ""),
-        state=container["State"],
-        settings=_mapping(labels.get(LABEL_SETTINGS)),
-        certificate=_certificate(_mapping(labels.get(LABEL_CERTIFICATE))),
-        detail=container["Status"],
-    )
-
-
-def _info(said: Mapping[str, Any], containers: list[Mapping[str, Any]], bridge: Mapping[str, str]) -> EngineInfo:
-    limits = {"memory": "MemoryLimit", "cpu": "CpuCfsQuota", "pids": "PidsLimit"}
-    mtu = bridge.get("com.docker.network.driver.mtu", "")
-    # An option reads `name=seccomp,profile=builtin`.
-    security = (option.partition(",")[0].removeprefix("name=") for option in said.get("SecurityOptions") or ())
-    return EngineInfo(
-        id=said.get("ID", ""),
-        os=said.get("OSType", ""),
-        root=said.get("DockerRootDir", ""),
-        driver=said.get("Driver", ""),
-        cgroups=said.get("CgroupVersion") or None,
-        unlimited=tuple(name for name, key in limits.items() if said.get(key) is False),
-        cpus=said.get("NCPU") or None,
-        memory=said.get("MemTotal") or None,
-        security=frozenset(security),
-        mtu=int(mtu) if mtu.isdigit() else None,
-        proxied=bool(said.get("HttpProxy") or said.get("HttpsProxy")),
-        published={
-            port["PublicPort"]: _name(container)
-            for container in containers
-            for port in container.get("Ports") or ()
-            if port.get("PublicPort") and port["Type"] == "tcp"
-        },
-    )
-
-
-def _mapping(text: str | None) -> dict[str, Any]:
-    try:
-        value = json.loads(text or "{}")
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _certificate(label: Mapping[str, Any]) -> CertificateFacts | None:
-    try:
-        return CertificateFacts(
-            serial=str(label["serial"]),
-            expires=datetime.fromisoformat(label["expires"]),
-            names=tuple(map(str, label["names"])),
-            # Containers of an older fleet do not say it.
-            issued=datetime.fromisoformat(issued) if (issued := label.get("issued")) else None,
-            subject=str(label.get("subject", "")),
-        )
-    except (KeyError, TypeError, ValueError):
-        return None
 
 
 def _archive(files: Files) -> bytes:

@@ -12,36 +12,48 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleet.adapters import pem_files
-from fleet.errors import VaultError
+from fleet.errors import Held
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 FILE = "lock"
+FOLLOWED = "watch.lock"
 
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Hold a vault, made if need be; raises VaultError at once when another has it, saying who.
-
-    The kernel decides, and lets go when the holder ends, however it ends; what the file says is for people alone.
-    """
-    with pem_files.translated():
-        lock = _take(directory / FILE)
-    try:
+    """Hold a vault, made if need be; raises Held at once when another has it, saying who."""
+    with _held(directory / FILE, f"another fleet is at work on {directory.name}", "wait for it to end"):
         with pem_files.translated():
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, _holder().encode(), 0)
             # Nobody else writes now, so these belong to one who was killed.
             for folder in (".", "clients", "bundles"):
                 for unfinished in directory.glob(f"{folder}/{pem_files.UNFINISHED}"):
                     unfinished.unlink()
         yield
+
+
+def followed(directory: Path) -> AbstractContextManager[None]:
+    """Be the one that follows this fleet; raises Held when another does. The vault is not held meanwhile."""
+    return _held(directory / FOLLOWED, f"another fleet watch follows {directory.name}", "one is enough; else end it")
+
+
+@contextmanager
+def _held(path: Path, by: str, remedy: str) -> Iterator[None]:
+    """The kernel decides, and lets go when the holder ends, however it ends; what the file says is for people alone."""
+    with pem_files.translated():
+        lock = _take(path, by, remedy)
+    try:
+        with pem_files.translated():
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, _holder().encode(), 0)
+        yield
     finally:
         os.close(lock)
 
 
-def _take(path: Path) -> int:
+def _take(path: Path, by: str, remedy: str) -> int:
     """The file, open and locked; who leaves a fleet removes it last of all, and then it locks nothing any more."""
     while True:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -54,8 +66,7 @@ def _take(path: Path) -> int:
         except BlockingIOError as error:
             holder = _printable(os.pread(lock, 500, 0)) or f"it holds {path}"
             os.close(lock)
-            name = path.parent.name
-            raise VaultError(f"another fleet is at work on {name}: {holder}", "wait for it to end") from error
+            raise Held(f"{by}: {holder}", remedy) from error
         os.close(lock)
 
 

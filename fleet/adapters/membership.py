@@ -181,7 +181,7 @@ class MemberVault(FileVault):
     def forget(self) -> None:
         """Remove what joining has put there; what else is there stays. The lock goes last: nothing is held after it."""
         self.forget_keys()
-        for name in (MEMBERSHIP, lock.FILE):
+        for name in (MEMBERSHIP, lock.FOLLOWED, lock.FILE):
             (self.directory / name).unlink(missing_ok=True)
         with suppress(OSError):
             self.directory.rmdir()

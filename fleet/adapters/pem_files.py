@@ -66,10 +66,10 @@ def read(path: Path) -> bytes | None:
     return content
 
 
-def read_credential(path: Path, *, sealed: bool = False) -> Credential | None:
+def read_credential(path: Path, *, sealed: bool = False, anew: str = "") -> Credential | None:
     """Certificate and key of one file, which belong together; None: there is none.
 
-    `sealed`: whether the key may be, in which case it is not compared.
+    `sealed`: whether the key may be, in which case it is not compared. `anew`: how else than from a backup it is had.
     """
     from certs import certificate, keys
     from certs.checks import check_pair
@@ -77,7 +77,7 @@ def read_credential(path: Path, *, sealed: bool = False) -> Credential | None:
     content = read(path)
     if content is None:
         return None
-    with named(path, f"restore {path} from a backup"):
+    with named(path, f"restore {path} from a backup{anew and f', or {anew}'}"):
         credential = certificate.read_credential(content)
         if not (sealed and keys.is_sealed(credential.key)):
             check_pair(credential)

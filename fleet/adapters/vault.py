@@ -295,12 +295,10 @@ class FileVault:
 
         if self._tls.client:
             return brought.client(self._tls.client, known.clients_trust)
-        client = pem_files.read_credential(self._client)
+        anew = f"move {self._client} away and run fleet up"
+        client = pem_files.read_credential(self._client, anew=anew)
         if client and not (known.issuer_of(client.certificate) and describe(client.certificate).role is Role.CLIENT):
-            raise VaultError(
-                f"{self._client} is not a client certificate of this vault's CA",
-                f"move {self._client} away and run fleet up",
-            )
+            raise VaultError(f"{self._client} is not a client certificate of this vault's CA", anew)
         return client
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from certs.certificate import describe, split_pem
@@ -14,9 +14,10 @@ from fleet.applying.report import Event, Outcome, Result
 from fleet.check.ground import Reach
 from fleet.containers.daemon import aside, in_use, last_words
 from fleet.errors import BuilderError, EngineError, FleetError, HostError
-from fleet.health import at_rest, not_native
+from fleet.health import at_rest, not_native, short_of_space
 from fleet.model.facts import ApiFacts, Down, HostFacts, Stage
 from fleet.model.spec import object_name
+from fleet.observing.observe import observe_host
 from fleet.planning.actions import (
     AwaitGateway,
     AwaitIdle,
@@ -128,13 +129,20 @@ class Worker:
                         back, begun = lane.undo, True
                     case StepAside(container, name):
                         back = (PutBack(container, name),)
+                if not taken and not isinstance(action, ForgetHistory):
+                    # Whoever is killed from here on has left word; the first action is not delayed by it.
+                    self.recorder.begin(host, began, tuple(map(str, lane.actions)), Result.UNFINISHED)
                 self._step(host, action, taken)
+                self.recorder.settle(host)
                 if isinstance(action, AwaitReady | AwaitGateway):
                     back = ()
         except Exception as error:  # a lane ends alone, whatever it was
             stopped = isinstance(error, _StoppedError)
             result, where = (Result.STOPPED, str(error)) if stopped else (Result.FAILED, str(action))
-            failure = self._brought_back(host, back, self._failure(error), taken)
+            failure = self._failure(error)
+            if failure.stage in _NEEDS_ROOM and not stopped:
+                failure = self._with_room(host, failure)
+            failure = self._brought_back(host, back, failure, taken)
             if taken:
                 self.recorder.begin(host, began, taken, result, where)
             self.emit(Event(host.name, f"{failure.stage}: {failure.reason}", "failed"))
@@ -144,6 +152,16 @@ class Worker:
         result = Result.DONE if taken else Result.UNCHANGED
         self.emit(Event(host.name, "done" if taken else "nothing to do", "done"))
         return Outcome(host.name, result, time.monotonic() - started, warning=lane.warning)
+
+    def _with_room(self, host: HostSpec, failure: Down) -> Down:
+        """The failure, with what to do about a disk that is short of space: Docker has many words for that."""
+        found, api = observe_host(self.spec, host, self.connections), self.facts and self.facts.nodes[host.name].api
+        cache = api.cache_bytes if isinstance(api, ApiFacts) else None
+        short = short_of_space(host, found, cache) if isinstance(found, HostFacts) else None
+        if short is None:
+            return failure
+        remedies = (failure.remedy, f"{short.reason}: {short.remedy}")
+        return replace(failure, remedy="; ".join(filter(None, remedies)))
 
     def _step(self, host: HostSpec, action: LaneAction, taken: list[str]) -> None:
         self.emit(Event(host.name, str(action)))
@@ -306,7 +324,8 @@ class Worker:
             over = now - begun > READY_TIMEOUT
             if over or now - begun > CRASH_AFTER:
                 name = object_name(self.spec.name, host.name)
-                self._refuse_crashed(engine, name, "correct buildkit.config or the image")
+                anew = f"if its cache is damaged: fleet down --volumes --host {host.name}, fleet up"
+                self._refuse_crashed(engine, name, f"correct buildkit.config or the image; {anew}")
             since = since if (why := (api.stage, api.reason)) == same else now
             same = why
             if over or (api.stage is Stage.TLS and not api.late and now - since > REFUSAL_TIMEOUT):
@@ -376,5 +395,8 @@ class Worker:
                 bug = f"a bug of fleet: {type(error).__name__}: {error}"
                 return Down(Stage.CONTAINER, bug, "report it, with this line")
 
+
+_NEEDS_ROOM = frozenset({Stage.IMAGE, Stage.CONTAINER, Stage.TCP, Stage.TLS, Stage.API})
+"""Where a full disk may be behind a failure."""
 
 _CRASHED = frozenset({"restarting", "exited", "dead"})

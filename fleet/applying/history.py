@@ -1,5 +1,6 @@
-"""Who changed what on a host: an entry a run, a line of a file there; and the questions that read and write it.
+"""Who changed what on a host: an entry a run, in a file there; and the questions that read and write it.
 
+A run writes a line as it begins and another as it ends; where there is only the first one, it was killed.
 The file is the login user's, ~/.local/state/fleet/FLEET.jsonl; `fleet.applying.record` asks the hosts.
 """
 
@@ -15,8 +16,8 @@ from fleet.applying.report import Result
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-KEPT = 1000
-"""Lines of a file; the oldest go."""
+KEPT = 2000
+"""Lines of a file, two a run; the oldest go."""
 
 LONGEST = 4000
 """Bytes of a line: a shell writes so much at once."""
@@ -37,7 +38,7 @@ class Entry:
     command: str
     """As it is typed after `fleet`."""
     actions: tuple[str, ...]
-    """Those that were begun, in order."""
+    """Those that were begun, in order; of an unfinished run, those that it was to take."""
     result: Result
     where: str = ""
     """The action at which it failed, or before which it stopped."""
@@ -47,9 +48,16 @@ class Entry:
     @property
     def outcome(self) -> str:
         """How it ended, in words."""
+        if self.result is Result.UNFINISHED:
+            return "did not finish, unless it is still at work"
         if not self.where:
             return str(self.result)
         return f"{self.result} {'before' if self.result is Result.STOPPED else 'at'}: {self.where}"
+
+    @property
+    def run(self) -> tuple[str, datetime, str, str]:
+        """What a run's two lines have in common."""
+        return self.node, self.at, self.by, self.command
 
     def line(self) -> str:
         """As it is kept; of what would be too long, the last actions are left out."""
@@ -68,7 +76,10 @@ class History:
 
 
 def parse(text: str) -> History:
-    """The entries in what a file holds, which may be torn, or written by anybody with that login."""
+    """The entries in what a file holds, which may be torn, or written by anybody with that login.
+
+    The end of a run takes the place of its beginning.
+    """
     from pydantic import TypeAdapter, ValidationError
 
     kept, entries, unreadable = TypeAdapter(Entry), [], 0
@@ -79,7 +90,10 @@ def parse(text: str) -> History:
             entries.append(_harmless(kept.validate_json(line)))
         except (ValidationError, ValueError, OverflowError):
             unreadable += 1
-    return History(tuple(entries), unreadable)
+    ended = {entry.run for entry in entries if entry.result is not Result.UNFINISHED}
+    return History(
+        tuple(entry for entry in entries if entry.result is not Result.UNFINISHED or entry.run not in ended), unreadable
+    )
 
 
 def merged(histories: Iterable[History]) -> tuple[Entry, ...]:

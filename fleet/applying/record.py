@@ -63,8 +63,13 @@ class Recorder:
         return None
 
     def begin(self, host: HostSpec, began: datetime, actions: Sequence[str], result: Result, where: str = "") -> None:
-        """The same beside what else is to be done; `missing` waits for it."""
+        """The same beside what else is to be done; `settle` and `missing` wait for it."""
         self._under_way[host.name] = Gathering({host.name: partial(self.note, host, began, actions, result, where)})
+
+    def settle(self, host: HostSpec) -> None:
+        """Wait until what was begun has been noted there, or could not be."""
+        if noting := self._under_way.get(host.name):
+            noting.results()
 
     def missing(self) -> dict[str, Down]:
         """The hosts that could not note it, and why."""

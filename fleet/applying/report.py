@@ -18,6 +18,8 @@ class Result(StrEnum):
     FAILED = "failed"
     BLOCKED = "blocked"
     STOPPED = "stopped"
+    UNFINISHED = "unfinished"
+    """Of a run that was killed, or is still at work: only a history says so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,15 @@ class EngineInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Port:
+    """Whether something on the host listens on a TCP port of it."""
+
+    taken: bool
+    by: str | None = None
+    """The program that does; None also when this login may not see it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ground:
     """What a host's shell answers; None: the host does not tell."""
 
@@ -68,10 +77,8 @@ class Ground:
     nic: str | None = None
     """The network interface of the default route."""
     nic_mtu: int | None = None
-    listening: bool | None = None
-    """Whether something on the host listens on the node's port."""
-    listener: str | None = None
-    """The program that does; None also when this login may not see it."""
+    ports: Mapping[int, Port] = field(default_factory=dict)
+    """Of those that were asked for; one that is not there: the host does not tell."""
     nameservers: tuple[str, ...] | None = None
     reach: Mapping[str, Reach] = field(default_factory=dict)
     """HOST:PORT of a registry -> how a connection to it from the host ended."""
@@ -85,13 +92,18 @@ _HUB = "registry-1.docker.io"
 
 def registries(spec: FleetSpec, host: HostSpec) -> tuple[str, ...]:
     """`HOST:PORT` of the registries that a host is to use: the image's, mirrors, and others without mirrors."""
-    first, slash, _ = spec.buildkit.image.partition("/")
-    image = first if slash and (first == "localhost" or set(first) & {".", ":"}) else "docker.io"
+    images = [spec.buildkit.image]
+    images += [spec.gateway.image] if spec.gateway and host.name in spec.gateway.hosts else []
     configured = merged(spec.buildkit.config, host.config).get("registry") or {}
     others = (mirror for name, entry in configured.items() for mirror in entry.get("mirrors") or (name,))
     plain = {name for name, entry in configured.items() if entry.get("http")}
-    pulled = (image,) if host.delivery is Delivery.REGISTRY else ()
+    pulled = map(_registry, images) if host.delivery is Delivery.REGISTRY else ()
     return tuple(dict.fromkeys(_endpoint(name, plain) for name in (*pulled, *others)))
+
+
+def _registry(image: str) -> str:
+    first, slash, _ = image.partition("/")
+    return first if slash and (first == "localhost" or set(first) & {".", ":"}) else "docker.io"
 
 
 def _endpoint(registry: str, plain: Iterable[str]) -> str:
@@ -110,7 +122,7 @@ def _endpoint(registry: str, plain: Iterable[str]) -> str:
 _SCRIPT = r"""
 export LC_ALL=C
 set -f
-root=$1 port=$2
+root=$1 ports=$2
 shift 2
 have() { command -v "$1" > /dev/null 2>&1; }
 reach() {
@@ -149,19 +161,21 @@ while read -r name to _; do [ "$to" = 00000000 ] && nic=$name && break; done < /
 files=
 for file in tcp tcp6; do [ -r /proc/net/$file ] && files="$files /proc/net/$file"; done
 if [ -n "$files" ] && have grep; then
-  grep -qE ": [0-9A-F]+:$(printf %04X "$port") [0-9A-F]+:0000 0A" $files
-  case $? in
-    0) echo listening yes; have ss && echo listener $(ss -Hltnp "sport = :$port" 2> /dev/null);;
-    1) echo listening no;;
-  esac
+  for port in $ports; do
+    grep -qE ": [0-9A-F]+:$(printf %04X "$port") [0-9A-F]+:0000 0A" $files
+    case $? in
+      0) echo "port $port taken" $(have ss && ss -Hltnp "sport = :$port" 2> /dev/null);;
+      1) echo "port $port free";;
+    esac
+  done
 fi
 wait
 """
 
 
-def question(root: str, port: int, registries: Iterable[str]) -> tuple[str, ...]:
-    """The command whose output `answer` reads: `root` is Docker's, `port` the node's, registries are HOST:PORT."""
-    return ("sh", "-c", _SCRIPT, "check", root, str(port), *registries)
+def question(root: str, ports: Iterable[int], registries: Iterable[str]) -> tuple[str, ...]:
+    """The command whose output `answer` reads: `root` is Docker's, `ports` fleet's own, registries are HOST:PORT."""
+    return ("sh", "-c", _SCRIPT, "check", root, " ".join(map(str, ports)), *registries)
 
 
 def answer(said: str) -> Ground:
@@ -170,7 +184,6 @@ def answer(said: str) -> Ground:
     fields = dict(lines)
     inodes, free = (_number(word) for word in [*fields.get("inodes", "").split(), "", ""][:2])
     nic, _, mtu = fields.get("nic", "").partition(" ")
-    program = re.search(r'users:\(\("([^"]+)",pid=(\d+)', fields.get("listener", ""))
     return Ground(
         machine_id=fields.get("machine-id") or None,
         boot_id=fields.get("boot-id") or None,
@@ -179,8 +192,7 @@ def answer(said: str) -> Ground:
         free_inodes=free,
         nic=nic or None,
         nic_mtu=_number(mtu),
-        listening={"yes": True, "no": False}.get(fields.get("listening", "")),
-        listener=f"{program[1]} (process {program[2]})" if program else None,
+        ports=dict(_port(value) for key, value in lines if key == "port"),
         nameservers=tuple(value for key, value in lines if key == "nameserver") if "resolv" in fields else None,
         reach=dict(_reached(value) for key, value in lines if key == "reach"),
     )
@@ -188,6 +200,12 @@ def answer(said: str) -> Ground:
 
 def _number(word: str) -> int | None:
     return int(word) if word.isdigit() else None
+
+
+def _port(line: str) -> tuple[int, Port]:
+    number, state, *_ = line.split()
+    program = re.search(r'users:\(\("([^"]+)",pid=(\d+)', line)
+    return int(number), Port(state == "taken", f"{program[1]} (process {program[2]})" if program else None)
 
 
 _LATE = {"124", "143"}

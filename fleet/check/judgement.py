@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Never
 
@@ -10,7 +10,7 @@ from fleet.check.ground import EngineInfo, Ground
 from fleet.model.facts import Down, HostFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from fleet.check.ground import Reach
     from fleet.model.facts import Offer, VaultFacts
@@ -50,6 +50,7 @@ class Topic(StrEnum):
     DNS = "DNS"
     REGISTRY = "registry"
     IMAGE = "image"
+    GATEWAY = "gateway"
     BUILDX = "buildx"
     BUILDER = "builder"
     CERTIFICATES = "certificates"
@@ -95,6 +96,10 @@ class Answers:
     """For which platforms the registry has the image, or what could be sent of it; asked only where it is absent."""
     here: Reach | None = None
     """How a connection from this machine to the node's port ended."""
+    gateway_image: frozenset[Platform] | Offer | Down | None = None
+    """As `image`, of the gateway's."""
+    gates: Mapping[int, Reach] = field(default_factory=dict)
+    """As `here`, of the gateway's ports."""
 
 
 class NotKnownError(Exception):

@@ -183,7 +183,7 @@ def disk(case: Case) -> Judgement:
     if free is None or disk is None:
         return unknown("the host does not tell how much is free")
     said = f"{size(free)} of {size(disk)} free where Docker keeps its data"
-    remedy = f"fleet prune {case.host.name}; docker system df there; or a larger disk"
+    remedy = f"fleet prune {case.host.name}; fleet ssh {case.host.name} docker system df; or a larger disk"
     if free < to_spare(disk, FULL_LIMIT):
         return problem(f"{said}: too little for BuildKit and one build", remedy)
     return warning(f"{said}: one larger build may fill it", remedy) if free < to_spare(disk) else ok(said)
@@ -197,7 +197,7 @@ def inodes(case: Case) -> Judgement:
     if not every or free is None:
         return unknown("the host does not tell how many are free")
     said = f"{free} of {every} inodes free where Docker keeps its data"
-    remedy = f"fleet prune {case.host.name}; docker system df there; or a file system with more"
+    remedy = f"fleet prune {case.host.name}; fleet ssh {case.host.name} docker system df; or a file system with more"
     if free < every * NO_INODES:
         return problem(said, remedy)
     return warning(said, remedy) if free < every * FEW_INODES else ok(said)

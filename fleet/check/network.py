@@ -14,6 +14,7 @@ from fleet.quantities import size
 
 if TYPE_CHECKING:
     from fleet.check.judgement import Case, Judgement
+    from fleet.model.platforms import Platform
 
 # ---------------------------------------------------------------------------------------- container and port
 
@@ -32,23 +33,28 @@ def container(case: Case) -> Judgement:
 
 def port(case: Case) -> Judgement:
     """Who has the node's port."""
-    port = case.host.port
-    move = f"end that, or set hosts.{case.host.name}.port"
+    info, port = case.answers.info, case.host.port
+    if isinstance(info, EngineInfo) and _is_ours(case, info.published.get(port)):
+        return ok(f"port {port} is {info.published[port]}'s")
+    return free(case, port, f"hosts.{case.host.name}.port")
+
+
+def free(case: Case, port: int, setting: str) -> Judgement:
+    """Whether a port of the host that is not fleet's is somebody's; `setting`: what says that it is to be this one."""
+    move = f"end that, or set {setting}"
     info, ground = case.answers.info, case.answers.ground
     if isinstance(info, EngineInfo) and (holder := info.published.get(port)):
-        if _is_ours(case, holder):
-            return ok(f"port {port} is {holder}'s")
         return problem(f"port {port} is taken by the container {holder}", move)
-    listening = ground.listening if isinstance(ground, Ground) else None
-    if listening is None:
+    found = ground.ports.get(port) if isinstance(ground, Ground) else None
+    if found is None:
         return unknown(f"whether port {port} is free: {NO_ANSWER if ground is None else 'the host does not tell'}")
-    if not listening:
+    if not found.taken:
         return ok(f"port {port} is free")
-    who = case.ground.listener or "a program that this login may not see"
+    who = found.by or "a program that this login may not see"
     return problem(f"port {port} is taken by {who}", f"on {case.host.name}: sudo ss -ltnp 'sport = :{port}'; {move}")
 
 
-def _is_ours(case: Case, holder: str) -> bool:
+def _is_ours(case: Case, holder: str | None) -> bool:
     found = case.answers.host
     return isinstance(found, HostFacts) and holder in {daemon.name for daemon in found.daemons}
 
@@ -88,8 +94,8 @@ def _holds(case: Case) -> Literal["daemon", "somebody", "nobody"] | None:
     info, ground = case.answers.info, case.answers.ground
     if isinstance(info, EngineInfo) and (holder := info.published.get(case.host.port)):
         return "daemon" if _is_ours(case, holder) else "somebody"
-    if isinstance(ground, Ground) and ground.listening is not None:
-        return "somebody" if ground.listening else "nobody"
+    if isinstance(ground, Ground) and (port := ground.ports.get(case.host.port)):
+        return "somebody" if port.taken else "nobody"
     return None
 
 
@@ -156,29 +162,39 @@ def registry(case: Case) -> Judgement:
 
 
 def image(case: Case) -> Judgement:
-    """Whether the image is there, or Docker there can pull it."""
-    image, arch = case.spec.buildkit.image, case.found.arch
-    if case.found.image is not Image.ABSENT:
+    """Whether BuildKit's image is there, or Docker there can pull it."""
+    return at_hand(case, case.spec.buildkit.image, case.found.image, case.answers.image, "buildkit.image")
+
+
+def at_hand(
+    case: Case,
+    image: str,
+    there: Image,
+    offered: frozenset[Platform] | Offer | Down | None,
+    setting: str,
+) -> Judgement:
+    """Whether an image is there, or can be had as its registry says; `setting`: what says that it is to be this one."""
+    arch, sent = case.found.arch, case.host.delivery is Delivery.STREAM
+    if there is not Image.ABSENT:
         return ok(f"{image} is there")
-    sent = case.host.delivery is Delivery.STREAM
-    match case.answers.image:
+    match offered:
         case Offer() as offer:
             return ok(f"{image} can be sent there ({size(offer.size)})")
         case Down(stage=Stage.IMAGE) as down:
             brought = "sent" if sent else "pulled"
-            return problem(f"it is not there, and cannot be {brought}: {down.reason}", down.remedy)
+            return problem(f"{image} is not there, and cannot be {brought}: {down.reason}", down.remedy)
         case Down() as down:
             return unknown(f"{down.stage}: {down.reason}", down.remedy)
         case None:
             return unknown(
                 f"{image} is not there, and its registry has not answered {'us' if sent else 'Docker'} in time"
             )
-        case offered if not offered:
+        case known if not known:
             return unknown(f"the registry has {image}, but does not tell for which platforms")
-        case offered if arch in {platform.arch for platform in offered}:
+        case known if arch in {platform.arch for platform in known}:
             return ok(f"{image} can be pulled")
-        case offered:
+        case known:
             return problem(
-                f"the registry has {image} for {listed(sorted(offered))} only, and this is {arch}",
-                f"name an image for {arch} in buildkit.image",
+                f"the registry has {image} for {listed(sorted(known))} only, and this is {arch}",
+                f"name an image for {arch} in {setting}",
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fleet.check import machine, network
+from fleet.check import gateway, machine, network
 from fleet.check.judgement import NO_ANSWER, NotKnownError, State, Topic, unknown
 
 if TYPE_CHECKING:
@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 
 def judge(case: Case) -> dict[Topic, Judgement]:
     """What there is to say of each topic that a host can be judged by alone."""
-    login = machine.login(case)
+    login, topics = machine.login(case), dict(_TOPICS)
+    if case.spec.gateway and case.host.name in case.spec.gateway.hosts:
+        topics[Topic.GATEWAY] = gateway.gateway
     if login.state is not State.OK:
         # All the rest hangs on it.
         reason = unknown(NO_ANSWER if login.state is State.UNKNOWN else "it cannot be logged in to")
-        return dict.fromkeys(_TOPICS, reason) | {Topic.LOGIN: login, Topic.REACHABLE: network.reachable(case)}
+        return dict.fromkeys(topics, reason) | {Topic.LOGIN: login, Topic.REACHABLE: network.reachable(case)}
     judged = {}
-    for topic, look in _TOPICS.items():
+    for topic, look in topics.items():
         try:
             judged[topic] = look(case)
         except NotKnownError as missing:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from fleet.check.ground import EngineInfo, answer, question, registries
 from fleet.check.judgement import Answers
 from fleet.check.verdict import Asked
+from fleet.containers.proxy import gates
 from fleet.errors import BuilderError, FleetError, HostError
 from fleet.model.facts import BuilderFacts, Down, HostFacts, Image, Stage
 from fleet.model.spec import Delivery
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from fleet.model.platforms import Platform
     from fleet.model.spec import FleetSpec, HostSpec
     from fleet.observing.observe import Connections
-    from fleet.ports import Host, World
+    from fleet.ports import Engine, Host, World
 
 T = TypeVar("T")
 
@@ -47,11 +48,23 @@ def ask(
     hosts = [host for host in spec.hosts if not only or host.name in only]
     answers = Gathering({host.name: partial(_ask_host, spec, world, host, connections, deadline) for host in hosts})
     here = Gathering({host.name: partial(world.prober.reach, host, timeout=REACH_TIMEOUT) for host in hosts})
+    ways = {key: gate for key, gate in gates(spec).items() if not only or key[0] in only}
+    through = Gathering({key: partial(world.prober.reach, gate, timeout=REACH_TIMEOUT) for key, gate in ways.items()})
     builder, vault = _builder(spec, world), _vault(world)
     reached = here.results(timeout=_left(deadline))
+    passed = {
+        (name, ways[name, arch].port): how for (name, arch), how in through.results(timeout=_left(deadline)).items()
+    }
     said = answers.results(timeout=_left(deadline) + COLLECTING)
     return Asked(
-        nodes={host.name: replace(said.get(host.name) or Answers(None), here=reached.get(host.name)) for host in hosts},
+        nodes={
+            host.name: replace(
+                said.get(host.name) or Answers(None),
+                here=reached.get(host.name),
+                gates={port: how for (name, port), how in passed.items() if name == host.name},
+            )
+            for host in hosts
+        },
         builder=builder,
         vault=vault,
     )
@@ -72,13 +85,27 @@ def _ask_host(spec: FleetSpec, world: World, host: HostSpec, connections: Connec
     if isinstance(info, EngineInfo) and info.root != DOCKER_ROOT:
         surveying = question.begin(partial(_ground, spec, host, connection, info.root))
     found = question.end(observing)
-    image: frozenset[Platform] | Offer | Down | None = None
-    if isinstance(found, HostFacts) and found.image is Image.ABSENT:
-        if host.delivery is Delivery.STREAM:
-            image = question.end(question.begin(partial(world.registry.offer, spec.buildkit.image, found.arch)))
-        else:
-            image = question.end(question.begin(partial(engine.distribution, spec.buildkit.image)))
-    return Answers(found, info, question.end(surveying), image)
+    lacking = _lacking(spec, host, found) if isinstance(found, HostFacts) else {}
+    asking = {
+        image: question.begin(partial(_offered, world, host, engine, image, arch)) for image, arch in lacking.items()
+    }
+    offered = {image: question.end(asked) for image, asked in asking.items()}
+    proxy = offered.get(spec.gateway.image) if spec.gateway else None
+    return Answers(found, info, question.end(surveying), offered.get(spec.buildkit.image), gateway_image=proxy)
+
+
+def _offered(world: World, host: HostSpec, engine: Engine, image: str, arch: str) -> frozenset[Platform] | Offer:
+    if host.delivery is Delivery.STREAM:
+        return world.registry.offer(image, arch)
+    return engine.distribution(image)
+
+
+def _lacking(spec: FleetSpec, host: HostSpec, found: HostFacts) -> dict[str, str]:
+    """The images that are wanted and not there, and for which architecture."""
+    wanted = {spec.buildkit.image: found.image}
+    if spec.gateway and host.name in spec.gateway.hosts:
+        wanted[spec.gateway.image] = found.proxy.image
+    return {image: found.arch for image, there in wanted.items() if there is Image.ABSENT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +124,8 @@ class _Question:
 
 
 def _ground(spec: FleetSpec, host: HostSpec, connection: Host, root: str) -> Ground:
-    return answer(connection.run(question(root, host.port, registries(spec, host)), timeout=SCRIPT_TIMEOUT).stdout)
+    ports = (host.port, *(gate.port for (name, _), gate in gates(spec).items() if name == host.name))
+    return answer(connection.run(question(root, ports, registries(spec, host)), timeout=SCRIPT_TIMEOUT).stdout)
 
 
 def _builder(spec: FleetSpec, world: World) -> BuilderFacts | Down:

@@ -24,8 +24,9 @@ def main() -> None:
     except FleetError as error:
         _complain(error.message, error.remedy)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _complain("interrupted", "run the command again: it goes on where it stopped")
+    except KeyboardInterrupt as interrupt:
+        where = "".join(f" at: {note}" for note in getattr(interrupt, "__notes__", ()))
+        _complain(f"interrupted{where}", "run the command again: it goes on where it stopped")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has gone; nobody is left to tell.

@@ -158,6 +158,20 @@ def status(inventory: Path, *, watch: bool, as_json: bool, verbose: bool) -> Non
 
 
 @fleet.command()
+@_inventory
+@click.option("--json", "as_json", is_flag=True, help="Print each change as a JSON object.")
+def watch(inventory: Path, *, as_json: bool) -> None:
+    """Let this machine's builder follow the fleet, until ctrl-C: for who types `docker buildx build` without a gateway.
+
+    When the owner of a platform is down or drained, the next node gets it within seconds, and it gets it back when it
+    has been well for half a minute. Each change is told with its reason. No host is changed.
+    """
+    from fleet.cli import watch
+
+    sys.exit(watch.watch(inventory, as_json=as_json))
+
+
+@fleet.command()
 @_FILE
 @_FLEET
 @click.option("--read-only", is_flag=True, help="Leave no way to change anything.")
@@ -166,8 +180,22 @@ def status(inventory: Path, *, watch: bool, as_json: bool, verbose: bool) -> Non
 @click.option(
     "--replay", type=click.Path(path_type=Path), metavar="FILE", help="Show what was recorded; no fleet is needed."
 )
+@click.option("--web", is_flag=True, help="Serve it to a browser on this machine instead, read-only.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Of --web; 0: any that is free.  [default: 8000]")
+@click.option("--listen", metavar="ADDRESS", help="Of --web: have other machines reach it, too.  [default: 127.0.0.1]")
+@click.option("--allow-changes", is_flag=True, help="Of --web: let the browser do what a terminal could.")
 def tui(
-    inventory: Path | None, joined: str | None, *, read_only: bool, bell: bool, record: Path | None, replay: Path | None
+    inventory: Path | None,
+    joined: str | None,
+    *,
+    read_only: bool,
+    bell: bool,
+    record: Path | None,
+    replay: Path | None,
+    web: bool,
+    port: int | None,
+    listen: str | None,
+    allow_changes: bool,
 ) -> None:
     """The fleet in a full screen: watch it, and do by a key what the other commands do."""
     from fleet.cli import tui
@@ -175,6 +203,17 @@ def tui(
 
     if replay and record:
         raise UsageError("--record and --replay cannot go together", "say one of them")
+    if web:
+        if record or bell or (read_only and allow_changes):
+            wrong = "--record" if record else "--bell" if bell else "--read-only with --allow-changes"
+            raise UsageError(f"--web cannot have {wrong}", "leave it out")
+        from fleet.cli.web import serve
+
+        shown = replay or described_by(inventory, joined)
+        how: dict[str, Any] = {"address": listen or "127.0.0.1", "port": 8000 if port is None else port}
+        sys.exit(serve(shown, recorded=bool(replay), changes=allow_changes, **how))
+    if port is not None or listen or allow_changes:
+        raise UsageError("--port, --listen and --allow-changes say how --web is to do it", "say --web, too")
     if replay:
         sys.exit(tui.replay(replay))
     sys.exit(tui.tui(described_by(inventory, joined), read_only=read_only, bell=bell, record=record))
@@ -378,15 +417,23 @@ def route(
 @_nodes
 @click.option("-f", "--follow", is_flag=True, help="Go on with builds as they begin and end, until ctrl-C.")
 @click.option("-n", "--last", type=click.IntRange(min=0), metavar="N", help="Of what ran, the last N only.")
+@click.option("--steps", "ref", metavar="REF", help="The steps and the log of one build, to its end if it runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout; with -f an object a line.")
 @_verbose
 def builds(
-    inventory: Path, nodes: tuple[str, ...], *, follow: bool, last: int | None, as_json: bool, verbose: bool
+    inventory: Path,
+    nodes: tuple[str, ...],
+    *,
+    follow: bool,
+    last: int | None,
+    ref: str | None,
+    as_json: bool,
+    verbose: bool,
 ) -> None:
     """Show what runs where now, of all clients, and what ran, as far back as BuildKit remembers."""
     from fleet.cli import builds
 
-    sys.exit(builds.builds(inventory, nodes, follow=follow, last=last, as_json=as_json, verbose=verbose))
+    sys.exit(builds.builds(inventory, nodes, goes_on=follow, last=last, ref=ref, as_json=as_json, verbose=verbose))
 
 
 @fleet.command()
@@ -674,5 +721,6 @@ def run(started: float) -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(UsageError.exit_code)
-    except click.Abort:
-        raise KeyboardInterrupt from None
+    except click.Abort as abort:
+        # The interrupt itself knows where it was.
+        raise (abort.__cause__ if isinstance(abort.__cause__, KeyboardInterrupt) else KeyboardInterrupt()) from None

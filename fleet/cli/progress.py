@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Protocol
 
 import click
@@ -13,7 +13,6 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rich.live import Live
     from rich.table import Table
 
     from fleet.applying.report import Event
@@ -33,49 +32,46 @@ class Progress(Protocol):
 
 @contextmanager
 def progress(*, verbose: bool) -> Iterator[Progress]:
-    """The progress that fits stderr; what it drew is gone when it ends."""
-    if verbose:
-        yield _Lines()
-    elif sys.stderr.isatty():
-        from rich.console import Console
-        from rich.live import Live
-
-        board = _Board()
-        with Live(
-            get_renderable=board.table, console=Console(stderr=True), transient=True, refresh_per_second=8
-        ) as live:
-            board.live = live
-            yield board
-    else:
-        yield _Silent()
+    """The progress that fits stderr; what it drew is gone when it ends. An interrupt gets a note of where that was."""
+    shown = _Lines() if verbose else _Board() if sys.stderr.isatty() else _Silent()
+    try:
+        with shown.drawn() if isinstance(shown, _Board) else nullcontext():
+            yield shown
+    except KeyboardInterrupt as interrupt:
+        if shown.last:
+            interrupt.add_note(shown.last)
+        raise
 
 
 class _Silent:
+    last = ""
+    """What was told last."""
+
     def waiting(self, text: str) -> None:
-        pass
+        self.last = text
 
     def event(self, event: Event) -> None:
-        pass
+        self.last = f"{event.subject}: {event.text}"
 
 
-class _Lines:
+class _Lines(_Silent):
     def __init__(self) -> None:
         self._started = time.monotonic()
 
     def waiting(self, text: str) -> None:
+        super().waiting(text)
         self._print("fleet", text)
 
     def event(self, event: Event) -> None:
+        super().event(event)
         self._print(event.subject, event.text)
 
     def _print(self, subject: str, text: str) -> None:
         click.echo(f"{time.monotonic() - self._started:6.1f} s  {subject}: {text}", err=True)
 
 
-class _Board:
+class _Board(_Silent):
     """One line a subject: what it does now, and for how long."""
-
-    live: Live
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
@@ -84,13 +80,24 @@ class _Board:
         self._rows: dict[str, tuple[Event, float]] = {}
 
     def waiting(self, text: str) -> None:
+        super().waiting(text)
         with self._guard:
             self._title, self._started, self._rows = text, time.monotonic(), {}
 
     def event(self, event: Event) -> None:
+        super().event(event)
         with self._guard:
             self._title = ""
             self._rows[event.subject] = (event, time.monotonic())
+
+    @contextmanager
+    def drawn(self) -> Iterator[None]:
+        """Draw it for a while."""
+        from rich.console import Console
+        from rich.live import Live
+
+        with Live(get_renderable=self.table, console=Console(stderr=True), transient=True, refresh_per_second=8):
+            yield
 
     def table(self) -> Table:
         """What Live draws."""

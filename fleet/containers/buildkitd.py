@@ -17,12 +17,14 @@ SOCKET_PATH = "/run/buildkit/buildkitd.sock"
 LABEL_ARCH = "dev.fleet.arch"
 LABEL_EMULATED = "dev.fleet.emulated"
 LABEL_MAX_BUILDS = "dev.fleet.max-builds"
-CONFIG_PATH = "/etc/buildkit/buildkitd.toml"
-TLS_DIRECTORY = "/etc/buildkit/tls"
-CA_PATH = f"{TLS_DIRECTORY}/ca.pem"
-CERT_PATH = f"{TLS_DIRECTORY}/cert.pem"
-KEY_PATH = f"{TLS_DIRECTORY}/key.pem"
-REGISTRIES_DIRECTORY = "/etc/buildkit/registries"
+DIRECTORY = "/etc/buildkit"
+"""What is in it may be read back, to see whether it is still what fleet put there."""
+CONFIG_PATH = f"{DIRECTORY}/buildkitd.toml"
+CA_PATH = f"{DIRECTORY}/tls/ca.pem"
+CERT_PATH = f"{DIRECTORY}/tls/cert.pem"
+KEYS_DIRECTORY = "/etc/buildkit-keys"
+"""What is in it never leaves the host."""
+KEY_PATH = f"{KEYS_DIRECTORY}/key.pem"
 PLATFORM_SCAN_AGE = "24h"
 """How long buildkitd trusts its list of platforms. By default every 20 s whoever asks waits for a program to be
 started for each architecture, seconds on a slow host; what a native node can run does not change."""
@@ -40,18 +42,22 @@ def placed(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """The same with the files that `registry` names where they are to be in the container; there -> the file here."""
     places: dict[str, str] = {}
 
-    def place(file: str, registry: str, name: str) -> str:
-        path = f"{REGISTRIES_DIRECTORY}/{registry.replace(':', '_')}/{name}.pem"
+    def place(file: str, directory: str, registry: str, name: str) -> str:
+        path = f"{directory}/registries/{registry.replace(':', '_')}/{name}.pem"
         places[path] = file
         return path
 
     registries = {
         registry: {
             **entry,
-            **{key: [place(f, registry, f"ca-{n}") for n, f in enumerate(entry[key])] for key in entry.keys() & {"ca"}},
             **{
+                key: [place(f, DIRECTORY, registry, f"ca-{n}") for n, f in enumerate(entry[key])]
+                for key in entry.keys() & {"ca"}
+            },
+            **{
+                # Certificate and key may be one file.
                 key: [
-                    {part: place(pair[part], registry, f"{part}-{n}") for part in pair}
+                    {part: place(pair[part], KEYS_DIRECTORY, registry, f"{part}-{n}") for part in pair}
                     for n, pair in enumerate(entry[key])
                 ]
                 for key in entry.keys() & {"keypair"}

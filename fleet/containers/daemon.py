@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 
     from certs.certificate import Credential
 
-RECIPE = "1"
+RECIPE = "2"
 """Raised when fleet itself makes containers differently, so that an upgrade of fleet replaces them."""
+
+RESTART = "unless-stopped"
+"""When Docker is to start it again by itself."""
 
 EMULATORS = tuple(
     f"/usr/bin/buildkit-qemu-{arch}"
@@ -79,15 +82,33 @@ class DaemonSpec:
             "authority": short(self.authority),
             "trust": trust_setting(self.trust),
             "brought": self.brought,
-            "limits": " ".join(f"{name}={most}" for name, most in asdict(self.limits).items() if most),
+            "limits": self._limits,
             # Which files there are is part of the configuration.
             **({"registries": self._delivered} if self.delivered else {}),
+        }
+
+    @property
+    def enforced(self) -> dict[str, str]:
+        """What Docker is to do for it, in the words in which an Engine says what it does: `DaemonFacts.enforced`."""
+        return {
+            "image": self.image,
+            "limits": self._limits,
+            "restart": RESTART,
+            "privileged": "yes",
+            "init": "yes",
+            "network": "bridge",
+            "port": f"{self.bind}:{self.port}",
+            "volume": self.name,
         }
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the settings, in hex."""
         return fingerprint(self.settings)
+
+    @property
+    def _limits(self) -> str:
+        return " ".join(f"{name}={most}" for name, most in asdict(self.limits).items() if most)
 
     @property
     def _delivered(self) -> str:
@@ -106,8 +127,10 @@ class DaemonSpec:
             buildkitd.CA_PATH: (trust, 0o644),
             buildkitd.CERT_PATH: (credential.certificate, 0o644),
             buildkitd.KEY_PATH: (credential.key.reveal(), 0o600),
-            # One of them may be a key.
-            **{file.path: (contents[file.source], 0o600) for file in self.delivered},
+            **{
+                file.path: (contents[file.source], 0o644 if file.path.startswith(f"{buildkitd.DIRECTORY}/") else 0o600)
+                for file in self.delivered
+            },
             **dict.fromkeys(EMULATORS, (b"", 0o644)),
         }
 
@@ -147,12 +170,14 @@ _PORT, _ESTABLISHED = f":{buildkitd.CONTAINER_PORT:04X}", "01"
 def last_words(log: str, *, lines: int = 5) -> str:
     """The last `lines` of a daemon's log that say something, each once, where it was said last.
 
-    BuildKit ends with a stack trace; what comes after one is of the next start, which has not ended yet.
+    BuildKit ends with its name and why, or with a stack trace; what comes after is of the next start, which has not
+    ended yet.
     """
     written = log.splitlines()
     places = {number for number, line in enumerate(written) if line.startswith("\t")}
     frames = places | {number - 1 for number in places}
     said = [(number, line) for number, line in enumerate(written) if number not in frames]
-    ended = [(number, line) for number, line in said if number < max(places, default=0)]
+    ends = places | {number for number, line in said if line.startswith("buildkitd: ")}
+    ended = [(number, line) for number, line in said if number <= max(ends, default=-1)]
     latest = dict.fromkeys(line for _, line in reversed(ended or said))
     return "\n".join(reversed(list(latest)[:lines]))

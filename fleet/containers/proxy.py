@@ -11,7 +11,7 @@ import ipaddress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fleet.containers.daemon import fingerprint, short, trust_setting
+from fleet.containers.daemon import RESTART, fingerprint, short, trust_setting
 from fleet.model.platforms import runs_natively
 from fleet.model.spec import GATEWAY, Connection, HostSpec, object_name, shared_name
 
@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from fleet.model.facts import BuilderNode, VaultFacts
     from fleet.model.spec import FleetSpec, GatewaySpec
 
-RECIPE = "1"
+RECIPE = "2"
 """Raised when fleet itself makes gateways differently, so that an upgrade of fleet replaces them."""
 
-CONFIG_PATH = "/etc/fleet/haproxy.cfg"
-CA_PATH = "/etc/fleet/ca.pem"
+DIRECTORY = "/etc/fleet"
+"""What is in it may be read back, to see whether it is still what fleet put there."""
+CONFIG_PATH = f"{DIRECTORY}/haproxy.cfg"
+CA_PATH = f"{DIRECTORY}/ca.pem"
 COMMAND = ("haproxy", "-db", "-f", CONFIG_PATH)
 STOP_SIGNAL = "SIGUSR1"
 """HAProxy listens no more, and ends when its last connection does."""
@@ -60,6 +62,11 @@ class ProxySpec:
             "authority": short(self.authority),
             "trust": trust_setting(self.trust),
         }
+
+    @property
+    def enforced(self) -> dict[str, str]:
+        """What Docker is to do for it: see `DaemonSpec.enforced`."""
+        return {"image": self.image, "limits": "", "restart": RESTART, "privileged": "no", "network": "host"}
 
     @property
     def fingerprint(self) -> str:

@@ -121,6 +121,10 @@ class DaemonFacts:
     certificate: CertificateFacts | None
     detail: str = ""
     """Docker's own line about its state, for a person."""
+    enforced: Mapping[str, str] | None = None
+    """What Docker does for it, in the words of `DaemonSpec.enforced`; None: it was not looked into."""
+    changed: tuple[str, ...] = ()
+    """Files that are not any more what fleet put there, as far as it was looked into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +160,8 @@ class HostFacts:
     history: bool = False
     """Whether it keeps notes of who changed what."""
     proxy: ProxyFacts = ProxyFacts()
+    took: Mapping[Stage, float] = field(default_factory=dict, compare=False)
+    """Milliseconds until the stage had answered: a command over SSH, Docker with what stands there."""
 
     @property
     def arch(self) -> str:
@@ -183,6 +189,8 @@ class ApiFacts:
     certificate: CertificateFacts | None = None
     notes: Mapping[str, str] | None = None
     """What operators and clients have left there for each other: see `fleet.notes`; None: unknown."""
+    took: Mapping[Stage, float] = field(default_factory=dict, compare=False)
+    """Milliseconds for the stages before the API, when the connection was made; see `latency_ms`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from fleet.planning.actions import (
     StartDaemon,
     StepAside,
 )
+from fleet.planning.drift import drift
 from fleet.planning.lane import Lane, bring, images, other_authority
 
 if TYPE_CHECKING:
@@ -98,15 +99,10 @@ def _reasons(current: DaemonFacts | None, wanted: ProxySpec) -> list[str]:
     """Why there is to be another gateway; none: it is as it is wanted."""
     if current is None:
         return ["there is no gateway"]
-    has = current.settings
-    settings = wanted.settings
     # It may go on knowing a CA that is not in use any more.
-    known = {"trust"} if set(settings["trust"].split()) <= set(has.get("trust", "").split()) else set()
-    reasons = [
-        f"gateway {name}: {has.get(name, 'unset')} → {value}"
-        for name, value in settings.items()
-        if has.get(name) != value and name not in known
-    ]
+    trusted = set(current.settings.get("trust", "").split())
+    known = {"trust"} if set(wanted.settings["trust"].split()) <= trusted else set()
+    reasons = [f"gateway {reason}" for reason in drift(current, wanted, but=known)]
     # `created` was interrupted before its files were complete; the others do not come back by themselves.
     if current.state in {"created", "paused", "dead", "removing"}:
         reasons.append(f"the gateway is {current.state}")

@@ -31,6 +31,7 @@ from fleet.planning.actions import (
     SetAside,
     StartDaemon,
 )
+from fleet.planning.drift import drift
 from fleet.route import native_platforms
 
 if TYPE_CHECKING:
@@ -72,6 +73,9 @@ def lane(
     wanted = daemon_spec(spec, host, found.arch, facts.vault, found.emulated, facts.files)
     ours = {daemon.name: daemon for daemon in found.daemons}
     daemon, former = ours.pop(wanted.name, None), ours.pop(aside(wanted.name), None)
+    if not (daemon or former):
+        # Somebody has renamed it.
+        daemon = next((ours.pop(other.name) for other in found.daemons if other.node == host.name), None)
     if obstacle := _obstacle(host, found, filter(None, (daemon, former)), facts.vault, now):
         return Lane(blocked=obstacle)
     clock = wrong_clock(host, found, facts.common_skew)
@@ -105,8 +109,8 @@ def lane(
         if daemon and (at_work or (daemon.state in {"running", "exited", "paused"} and not former)):
             drained = (Drain(host.name),) if resume else ()
             quiet = (*drained, AwaitIdle(host.name, _alone(spec, host, facts), patience)) if at_work else ()
-            removal = (*drop_former, *quiet, SetAside(daemon.id, daemon.name, patience))
-            after = (RemoveDaemon(daemon.id, aside(daemon.name)), *drop_images)
+            removal = (*drop_former, *quiet, SetAside(daemon.id, wanted.name, patience))
+            after = (RemoveDaemon(daemon.id, aside(wanted.name)), *drop_images)
             undo = _undo(daemon, wanted.name, host, ready)
         # Nobody would look for an image that was pulled in vain.
         undo += tuple(RemoveImage(image.reference, image.mark) for image in brought if undo)
@@ -229,11 +233,9 @@ def _replacement_reasons(
 ) -> tuple[str, ...]:
     if daemon is None:
         return ("there is no daemon",)
-    reasons = [
-        f"{name}: {daemon.settings.get(name, 'unset')} → {value}"
-        for name, value in wanted.settings.items()
-        if daemon.settings.get(name) != value
-    ]
+    reasons = [*drift(daemon, wanted)]
+    if daemon.name != wanted.name:
+        reasons.append(f"name: {daemon.name} → {wanted.name}")
     if daemon.certificate is None:
         reasons.append("its certificate is unknown")
     elif daemon.node not in vault.brought:

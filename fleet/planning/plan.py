@@ -153,24 +153,27 @@ def builder_steps(
     builder: BuilderFacts,
     vault: VaultFacts,
     ways: gateway.Ways = NO_WAYS,
+    preferred: Mapping[Platform, str] | None = None,
 ) -> tuple[tuple[buildx.Step, ...], Down | None]:
     """The steps that make the builder hold the `ready` nodes, each pinned to what it owns, or why there are none.
 
     A node that is not heard of stays registered, with the platforms that no ready node runs: it may work again in a
     minute, and without an owner buildx would send its platforms to node 0. One with nothing native leaves. What all
-    nodes behind a gateway run is its own.
+    nodes behind a gateway run is its own. `preferred`: who is to own a platform if it is ready, and then to be the
+    first as well; today's owner unless that is said.
     """
     if blocked := builder_problem(spec.name, builder, vault.driver_options):
         return (), blocked
     through = gateway.builder_nodes(spec, ready, ways, builder, vault)
     taken = {platform for node in through.values() for platform in node.platforms}
+    today = {platform: node.name for node in builder.nodes for platform in node.platforms}
     owned = owners(
         {
             name: tuple(platform for platform in platforms if platform not in taken)
             for name, platforms in ready.items()
             if platforms
         },
-        {platform: node.name for node in builder.nodes for platform in node.platforms},
+        today if preferred is None else preferred,
     )
     taken |= {platform for platforms in owned.values() for platform in platforms}
     known = {*ready, *(node.name for node in through.values())}
@@ -190,19 +193,20 @@ def builder_steps(
     steps = buildx.steps(builder.nodes, wanted, default=builder.default)
     if ways.waiting:
         return steps, None
-    # A build without a platform goes to the first node: that is to be a gateway, and not one of another architecture.
-    front = _front(wanted, ways.main or next(map(gateway_arch, builder.nodes), None))
+    # A build without a platform goes to the first node: that is to be a gateway, or else one that can build, and not
+    # one of another architecture.
+    main = ways.main or next(map(_arch, builder.nodes), None)
+    base = Platform("linux", main or "").normalised()
+    front = next((node for node in wanted if base in node.platforms), None)
     end = buildx.after(builder.nodes, steps)
-    if front and front.name != end[0].name and (gateway_arch(front) or gateway_arch(end[0])):
-        in_order = [front, *(node for node in wanted if node != front)]
-        steps = buildx.anew(builder.nodes, in_order, default=builder.default)
+    if front and (gateway_arch(front) or gateway_arch(end[0]) or end[0].name not in ready or preferred is not None):
+        steps += buildx.to_front(end, front.name)
     return steps, None
 
 
-def _front(nodes: Collection[BuilderNode], arch: str | None) -> BuilderNode | None:
-    """The one that builds for machines of `arch`."""
-    base = Platform("linux", arch or "").normalised()
-    return next((node for node in nodes if base in node.platforms), None)
+def _arch(node: BuilderNode) -> str | None:
+    """The architecture that a node of the builder builds for; None: it stands by."""
+    return gateway_arch(node) or (node.platforms[0].arch if node.platforms else None)
 
 
 def _vault(spec: FleetSpec, vault: VaultFacts, now: datetime) -> tuple[VaultAction, ...]:

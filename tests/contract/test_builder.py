@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
+import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fleet.adapters.builder import BuildxBuilder
+from fleet.adapters.vault import FileVault
 from fleet.buildx import (
     AppendNode,
     CreateBuilder,
@@ -197,6 +201,19 @@ def test_any_stored_builder_becomes_any_other(buildx: BuildxBuilder, current: No
 # ------------------------------------------------------------------------------------------- buildx alone
 
 
+def test_a_node_that_hangs_holds_up_no_registration(buildx: BuildxBuilder, tmp_path: Path) -> None:
+    """buildx would look at each node, with its lock held: who builds meanwhile would wait for that."""
+    vault = FileVault(tmp_path / "vault")
+    vault.create_authority("acme", datetime.now(UTC))
+    vault.issue_client("operator", datetime.now(UTC))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        began = time.monotonic()
+        stored = run(buildx, CreateBuilder(node("a", "linux/amd64", endpoint=endpoint, options=vault.client_files)))
+        assert time.monotonic() - began < 4.5
+        assert [entry.endpoint for entry in stored] == [endpoint]
+
+
 def test_a_run_gives_buildxs_own_exit_code(builder: Builder, capfd: pytest.CaptureFixture[str]) -> None:
     with builder.start(("version",)) as started:
         assert started.wait() == 0
@@ -220,6 +237,18 @@ def test_a_run_that_hangs_can_be_ended_and_leaves_nothing(
         assert started.wait() == 128 + signal.SIGKILL
         assert not started.interrupted
     assert list((buildx._directory / "runs").iterdir()) == []
+
+
+def test_an_interrupt_of_the_terminal_breaks_off_no_change(
+    buildx: BuildxBuilder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The terminal tells all processes of a group: what changes the builder is in one of its own."""
+    stub = tmp_path / "docker"
+    stub.write_text("#!/bin/sh\ncut -d' ' -f5 /proc/self/stat\n")
+    stub.chmod(0o755)
+    buildx.check()
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert int(BuildxBuilder(tmp_path, buildx._fitness).run(("rm", NAME))) != os.getpgid(0)
 
 
 def test_a_run_knows_its_own_builds_and_keeps_them(

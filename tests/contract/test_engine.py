@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -91,7 +92,12 @@ def real_engine(kind: str, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Engine:
     if kind == "socket":
         monkeypatch.setattr(local, "DOCKER_SOCKET", str(docker_socket(lab, "amd-1")))
         return LocalHost().engine()
-    name = "arm-1" if kind == "ssh arm64" else "amd-1"
+    return _over_ssh("arm-1" if kind == "ssh arm64" else "amd-1")
+
+
+@cache
+def _over_ssh(name: str) -> Engine:
+    """One login for all tests, as for all that fleet asks a host."""
     return connect(host_spec(running_lab(name), name, port=1)).engine()
 
 
@@ -401,6 +407,51 @@ def test_a_new_container_is_surveyed_as_it_was_made(ground: Site) -> None:
     assert daemon.certificate == CertificateFacts.of(ground.certificate)
     assert survey.volumes == (ground.wanted.name,)
     assert ground.wanted.name not in survey.foreign
+
+
+@on_every_engine
+@pytest.mark.parametrize("limits", [Limits(), Limits(cpus=1, memory=256_000_000)], ids=["", "limited"])
+def test_docker_does_what_is_wanted_and_the_files_are_what_was_put_there(ground: Site, limits: Limits) -> None:
+    wanted = replace(ground.wanted, limits=limits)
+    made = ground.create(wanted)
+    for running in (False, True):
+        if running:
+            ground.engine.start(made)
+        [daemon] = ground.engine.survey(wanted.fleet, {wanted.name: buildkitd.DIRECTORY}).daemons
+        assert daemon.enforced == wanted.enforced
+        assert daemon.changed == ()
+    assert ground.engine.survey(wanted.fleet, {"nobody": "/etc"}).daemons[0].enforced is None
+
+
+BY_HAND = {
+    "updated": (
+        "docker update --cpus 0.5 --memory 200m --memory-swap 400m --restart no NAME",
+        {"limits": "cpus=0.5 memory=209715200", "restart": "no"},
+        (),
+    ),
+    "given CPUs of its own": ("docker update --cpuset-cpus 0 NAME", {"limits": "CpusetCpus=0"}, ()),
+    "taken off the network": ("docker network disconnect bridge NAME", {"network": ""}, ()),
+    "edited": ("docker exec NAME sh -c 'echo >> /etc/buildkit/buildkitd.toml'", {}, (buildkitd.CONFIG_PATH,)),
+    "robbed": ("docker exec NAME rm -r /etc/buildkit/tls", {}, (buildkitd.CA_PATH, buildkitd.CERT_PATH)),
+    "robbed of all": (
+        "docker exec NAME rm -r /etc/buildkit",
+        {},
+        (buildkitd.CONFIG_PATH, buildkitd.CA_PATH, buildkitd.CERT_PATH),
+    ),
+}
+
+
+@pytest.mark.parametrize("ground", ["ssh"], indirect=True)
+@pytest.mark.parametrize(("strike", "enforced", "changed"), BY_HAND.values(), ids=BY_HAND)
+def test_what_was_changed_by_hand_is_seen(
+    ground: Site, lab: Lab, strike: str, enforced: dict[str, str], changed: tuple[str, ...]
+) -> None:
+    name = ground.wanted.name
+    ground.engine.start(ground.create())
+    lab.hosts["amd-1"].ssh(strike.replace("NAME", name))
+    [daemon] = ground.engine.survey(ground.wanted.fleet, {name: buildkitd.DIRECTORY}).daemons
+    assert daemon.enforced == ground.wanted.enforced | enforced
+    assert daemon.changed == changed
 
 
 @on_amd64

@@ -10,7 +10,7 @@ import pytest
 
 from certs.authority import create_authority
 from fleet.adapters.ssh import connect
-from fleet.containers.proxy import ProxySpec, proxy_spec
+from fleet.containers.proxy import DIRECTORY, ProxySpec, proxy_spec
 from fleet.errors import EngineError
 from fleet.model.facts import Image
 from fleet.model.spec import FleetSpec, GatewaySpec, pull_mark
@@ -84,6 +84,14 @@ def test_it_is_surveyed_apart_from_daemons_and_as_it_was_made(ground: Site) -> N
     assert found.certificate is None
     assert ground.wanted.name not in {*survey.volumes, *survey.foreign, *(daemon.name for daemon in survey.daemons)}
     assert ground.wanted.name in ground.engine.survey("contract-stranger").foreign
+
+
+def test_docker_does_for_it_what_is_wanted_and_its_files_are_what_was_put_there(ground: Site) -> None:
+    ground.create()
+    [found] = ground.engine.survey(ground.wanted.fleet, {ground.wanted.name: DIRECTORY}).proxies
+    assert found.enforced
+    assert {name: found.enforced[name] for name in ground.wanted.enforced} == ground.wanted.enforced
+    assert found.changed == ()
 
 
 def test_a_name_that_is_taken_is_an_error(ground: Site) -> None:

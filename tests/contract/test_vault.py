@@ -14,7 +14,7 @@ from certs.authority import create_authority, issue_client, issue_node
 from certs.certificate import Credential, Role, anchor, describe, is_issued_by, is_pair, split_pem
 from certs.keys import Passphrase
 from fleet.adapters.vault import FileVault
-from fleet.errors import VaultError
+from fleet.errors import Held, VaultError
 from fleet.model.facts import Asked, CertificateFacts, Down, Rotation
 from fleet.model.spec import HostSpec, KeyPair, TlsSpec
 from tests.support.fake_vault import FakeVault
@@ -201,7 +201,7 @@ def test_an_expired_authority_issues_nothing(vault: Vault) -> None:
 
 
 def test_it_is_held_by_one_at_a_time(vault: Vault) -> None:
-    with vault.locked(), pytest.raises(VaultError, match="another fleet"), vault.locked():
+    with vault.locked(), pytest.raises(Held, match="another fleet"), vault.locked():
         pytest.fail("two hold the vault")
     with vault.locked():
         pass

@@ -74,3 +74,24 @@ def test_a_daemon_that_runs_has_its_own_port(operator: Operator) -> None:
     found = findings(operator.json("check"), "amd-1")
     assert found["port"]["text"] == f"port {PORT} is fleet.{operator.name}.amd-1's"
     assert "can be reached from here" in found["reachable"]["text"]
+
+
+def test_a_gateway_is_judged_where_it_is_to_be(lab: Lab, operator: Operator) -> None:
+    operator.inventory(("amd-1",))
+    operator.fleet("up")
+    operator.inventory(("amd-1", "amd-2"))
+    path, env = operator.home / "inventory.yaml", lab.env()
+    wanted = json.loads(path.read_text())
+    wanted["gateway"] = {"hosts": ["amd-1"], "image": env["LAB_GATEWAY_IMAGE"], "ports": {"amd64": 1295}}
+    path.write_text(json.dumps(wanted))
+    checked = operator.json("check")
+    free = findings(checked, "amd-1")["gateway"]
+    assert (free["state"], "port 1295 is free" in free["text"]) == ("ok", True), free
+    assert "gateway" not in findings(checked, "amd-2")
+    wanted["hosts"]["amd-1"]["port"] = 1296
+    wanted["gateway"] |= {"image": f"{env['LAB_REGISTRY']}/lab/haproxy:none", "ports": {"amd64": PORT}}
+    path.write_text(json.dumps(wanted))
+    taken = findings(operator.json("check", expect=3), "amd-1")["gateway"]
+    assert taken["state"] == "problem"
+    assert f"port {PORT} is taken by the container fleet.{operator.name}.amd-1" in taken["text"]
+    assert "manifest unknown" in taken["text"]

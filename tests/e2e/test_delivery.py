@@ -72,6 +72,8 @@ def test_a_disk_that_fills_on_the_way_is_said_in_one_line_and_keeps_nothing(
         assert node["failure"]["stage"] == "image"
         assert "no space left on device" in node["failure"]["reason"]
         assert "\n" not in node["failure"]["reason"]
+        assert "are free where Docker keeps its files: " in node["failure"]["remedy"]
+        assert "fleet ssh amd-2 docker system df" in node["failure"]["remedy"]
         assert reference not in images(lab, "amd-2")
         assert int(host.ssh(free)) > before - 1_000_000
     finally:

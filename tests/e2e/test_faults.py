@@ -1,10 +1,19 @@
 """What goes wrong on hosts, and what `fleet up` makes of it: whom it names, what it leaves alone, where it ends.
 
-Held elsewhere: a container that was deleted, an owner that is dead, a host that is frozen, black-holed or without
-Docker, a second operator (test_story); keys and logins that are refused (test_logins); a successor that does not come
-up, an interrupt (test_rolling); fleet killed (test_kills); a vault that is torn (tests/unit/test_cli.py,
-test_vault.py); every state of containers, names that move to machines of another architecture
-(tests/unit/test_plan_law.py).
+Held here: a daemon that was stopped, renamed, updated, edited, taken off its network or deleted by hand; strangers of
+its name; a host that was reinstalled, renumbered, or is of another architecture now; an image that cannot be pulled; a
+daemon that crashes; a damaged cache; a full disk; Docker, the login or the host gone while a daemon is replaced.
+
+Held elsewhere:
+- fleet killed at every boundary, and what that leaves in the history: test_kills;
+- a second operator, a dead owner, a host that is frozen, black-holed or without Docker: test_story;
+- a lock that its dead holder frees: tests/contract/test_host.py;
+- a disk that fills while an image is sent: test_delivery; keys and logins that are refused: test_logins;
+- a successor that does not come up, an interrupt while a daemon is replaced: test_rolling;
+- an interrupt at every other stage, --timeout and --no-wait: test_patience;
+- a vault that is torn: tests/unit/test_cli.py, test_vault.py;
+- every state of containers, names that move to machines of another architecture: tests/unit/test_plan_law.py;
+- each thing that Docker can be told by hand: tests/contract/test_engine.py.
 """
 
 from __future__ import annotations
@@ -102,11 +111,36 @@ class Found:
     mend: str = "true"
     """What a person then does there."""
     keeps_cache: bool = True
+    why: tuple[str, ...] = ()
+    """What `fleet plan` finds and wants, where the case is about that."""
 
 
 FOUND = [
     Found("a daemon that somebody stopped is started", "docker stop -t 1 DAEMON", 0),
-    Found("a daemon that somebody renamed is made anew", "docker rename DAEMON mine", 0),
+    Found(
+        "a daemon that somebody renamed is made anew",
+        "docker rename DAEMON mine",
+        0,
+        why=("name: mine → fleet.faults.amd-2",),
+    ),
+    Found(
+        "limits, restart policy and files that somebody changed are as they were",
+        "docker update --memory 256m --memory-swap 512m --restart no DAEMON; "
+        "docker exec DAEMON sh -c 'echo debug = true >> /etc/buildkit/buildkitd.toml; rm /etc/buildkit/tls/ca.pem'",
+        0,
+        why=(
+            "limits: memory=268435456 → none",
+            "restart: no → unless-stopped",
+            "/etc/buildkit/buildkitd.toml was changed by hand",
+            "/etc/buildkit/tls/ca.pem was changed by hand",
+        ),
+    ),
+    Found(
+        "a daemon that somebody took off its network is made anew",
+        "docker network disconnect bridge DAEMON",
+        0,
+        why=("network: none → bridge",),
+    ),
     Found(
         "a daemon that was deleted with its cache is made anew",
         "docker rm -f DAEMON; docker volume rm DAEMON",
@@ -136,6 +170,8 @@ def test_what_the_next_run_finds(scene: Scene, case: Found) -> None:
     kept = scene.caches()
     scene.shell(case.strike)
     before = (scene.containers(), scene.shell("docker volume ls -q --filter name=DAEMON"))
+    if case.why:
+        assert scene.operator.json("plan", "--host", "amd-2")["nodes"][0]["why"] == list(case.why)
     nodes = scene.up(expect=case.code)
     assert nodes["amd-1"]["result"] == "unchanged"
     if case.code:
@@ -198,6 +234,33 @@ def test_a_host_that_was_renumbered_gets_a_certificate_of_its_new_address(lab: L
     assert scene.caches() == kept
 
 
+def test_a_host_that_is_now_one_of_another_architecture_is_not_taken_for_the_one_that_was_pinned(
+    lab: Lab, scene: Scene
+) -> None:
+    inventory = (scene.operator.home / "inventory.yaml").read_text()
+    other = {"address": lab.hosts["arm-1"].host.address, "platforms": ["linux/amd64"]}
+    scene.edit(lambda wanted: wanted["hosts"]["amd-2"].update(other))
+    [node] = scene.operator.json("plan", "--host", "amd-2", expect=1)["nodes"]
+    assert node["actions"] == []
+    assert "linux/amd64 of it, but uname -m says aarch64" in node["blocked"]["reason"]
+    assert node["blocked"]["remedy"] == "correct the host's platforms, or its address"
+    (scene.operator.home / "inventory.yaml").write_text(inventory)
+    scene.is_settled()
+
+
+def test_a_cache_that_is_damaged_shows_in_the_last_lines_and_can_be_begun_anew(scene: Scene) -> None:
+    volume = "$(docker volume inspect -f '{{.Mountpoint}}' DAEMON)"
+    scene.shell(f"docker stop -t 1 DAEMON; for file in {volume}/runc-*/containerdmeta.db; do echo torn > $file; done")
+    failure = scene.up(expect=3)["amd-2"]["failure"]
+    print(f"| a damaged cache | {failure['reason']} |")  # noqa: T201 - the table to quote
+    assert "does not stay up" in failure["reason"]
+    assert failure["reason"].endswith("buildkitd: invalid database")
+    assert "fleet down --volumes --host amd-2" in failure["remedy"]
+    scene.operator.fleet("down", "--volumes", "--host", "amd-2", "--yes")
+    assert scene.up(expect=0)["amd-2"]["result"] == "done"
+    scene.is_settled()
+
+
 def test_another_snapshotter_does_not_know_what_was_noted_and_is_a_change_like_any_other(scene: Scene) -> None:
     for snapshotter in ("native", "overlayfs"):
         scene.configure({"snapshotter": snapshotter})
@@ -250,10 +313,18 @@ class Struck:
     strike: Callable[[LabHost], object]
     stage: str
     """Where the run fails."""
+    remedy: str = ""
+    """Of what is to be tried next."""
 
 
 STRUCK = [
-    Struck("the disk is full", "fleet: asking", lambda host: host.fill_disk(), "API"),
+    Struck(
+        "the disk is full",
+        "fleet: asking",
+        lambda host: host.fill_disk(),
+        "API",
+        "only 0 B of 8.4 GB are free where Docker keeps its files: fleet ssh amd-2 docker system df",
+    ),
     Struck(
         "Docker is restarted", "amd-2: create", lambda host: host.ssh("lab-docker stop; lab-docker start"), "Docker"
     ),
@@ -272,9 +343,11 @@ def test_what_happens_while_a_daemon_is_replaced(scene: Scene, case: Struck) -> 
     assert "Traceback" not in said
     nodes = {node["name"]: node for node in json.loads(run.stdout)["nodes"]}
     assert nodes["amd-1"]["result"] == "unchanged", said
-    print(f"| {case.sentence} | {nodes['amd-2']['failure']['reason']} |")  # noqa: T201 - the table to quote
+    failure = nodes["amd-2"]["failure"]
+    print(f"| {case.sentence} | {failure['reason']} | {failure['remedy']} |")  # noqa: T201 - the table to quote
     assert (run.returncode, nodes["amd-2"]["result"]) == (3, "failed"), said
-    assert nodes["amd-2"]["failure"]["stage"] == case.stage
+    assert failure["stage"] == case.stage
+    assert case.remedy in (failure["remedy"] or "")
     scene.up(expect=0)
     scene.is_settled()
     assert scene.caches() == kept

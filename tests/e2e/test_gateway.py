@@ -26,9 +26,9 @@ PORTS = {"amd64": 1291, "arm64": 1292}
 SLOW = "ARG BASE\nFROM $BASE\nARG SALT\nRUN echo $SALT; sleep 3\n"
 
 
-def gateway(operator: Operator, **changed: Any) -> None:
-    """Write the inventory with a gateway."""
-    operator.inventory(AMD)
+def gateway(operator: Operator, *nodes: str, **changed: Any) -> None:
+    """Write the inventory with a gateway; `nodes`: beside the two."""
+    operator.inventory((*AMD, *nodes))
     path = operator.home / "inventory.yaml"
     content = json.loads(path.read_text())
     content["gateway"] = {
@@ -182,6 +182,50 @@ def test_daemons_are_replaced_under_builds_that_go_through_it(operator: Operator
     assert done
     assert [str(one) for one in done if one.code] == []
     assert owners(operator) == {"gateway on amd-1"}
+
+
+def test_a_gateway_that_is_killed_under_a_build_ends_it_and_up_lets_the_next_one_through(
+    lab: Lab, operator: Operator, context: Path
+) -> None:
+    """Its connections end with it; buildx says so at once, and never tries again."""
+    (context / "Dockerfile").write_text(SLOW.replace("sleep 3", "sleep 60"))
+    base, done = operator.lab.env()["LAB_BASE_IMAGE"], list[Done]()
+    thread = threading.Thread(target=lambda: done.append(build(context, base, plain(operator))))
+    thread.start()
+    time.sleep(5)
+    lab.hosts["amd-1"].ssh(f"docker kill {container(operator)}")
+    thread.join(10)
+    assert [one.code for one in done] == [1]
+    assert "EOF" in done[0].said
+    operator.json("up")
+    assert owners(operator) == {"gateway on amd-1"}
+    (context / "Dockerfile").write_text(SLOW)
+    assert build(context, base, plain(operator)).code == 0
+
+
+@pytest.mark.arm64
+def test_each_architecture_has_its_port(operator: Operator, context: Path) -> None:
+    (context / "Dockerfile").write_text("ARG BASE\nFROM $BASE\nARG SALT\nRUN echo $SALT on $(uname -m)\n")
+    base = operator.lab.env()["LAB_BASE_IMAGE"]
+    gateway(operator, "arm-1")
+    try:
+        operator.json("up")
+        gates = operator.settled_status()["gateway"]
+        assert [(gate["arch"], gate["health"]) for gate in gates] == [("amd64", "ready"), ("arm64", "ready")]
+        assert [[platform for platform in gate["owns"] if platform == f"linux/{gate['arch']}"] for gate in gates] == [
+            ["linux/amd64"],
+            ["linux/arm64"],
+        ]
+        earlier = builds(operator)
+        done = build(context, base, plain(operator, "--platform", "linux/amd64,linux/arm64"))
+        assert done.code == 0, done
+        assert {" on x86_64", " on aarch64"} <= {
+            line[line.rfind(" on ") :] for line in done.said.splitlines() if " on " in line
+        }
+        built = builds(operator) - earlier
+        assert (built["arm-1"], built["amd-1"] + built["amd-2"]) == (1, 1)
+    finally:
+        operator.fleet("down", "--host", "arm-1", "--volumes", "--yes")
 
 
 def test_a_dead_gateway_is_mended_by_up(lab: Lab, operator: Operator, context: Path) -> None:

@@ -167,7 +167,8 @@ def test_a_client_of_a_foreign_authority_is_refused(operator: Operator, tmp_path
 
 def test_a_nodes_certificate_cannot_build(lab: Lab, operator: Operator, tmp_path: Path) -> None:
     container = f"fleet.{operator.name}.amd-1"
-    stolen = lab.hosts["amd-1"].ssh(f"docker exec {container} cat /etc/buildkit/tls/cert.pem /etc/buildkit/tls/key.pem")
+    files = "/etc/buildkit/tls/cert.pem /etc/buildkit-keys/key.pem"
+    stolen = lab.hosts["amd-1"].ssh(f"docker exec {container} cat {files}")
     (tmp_path / "stolen.pem").write_text(stolen)
     refused = _probe(operator, tmp_path / "stolen.pem")
     assert refused.stage is Stage.TLS

@@ -15,9 +15,10 @@ from fleet.containers.buildkitd import (
     CA_PATH,
     CERT_PATH,
     CONFIG_PATH,
+    DIRECTORY,
     KEY_PATH,
+    KEYS_DIRECTORY,
     SPACE,
-    TLS_DIRECTORY,
     merged,
     placed,
     render,
@@ -171,18 +172,19 @@ def test_files_of_registries_have_a_place_in_the_container() -> None:
     }
     there, places = placed(config)
     first, second = "/etc/buildkit/registries/r.example_5000", "/etc/buildkit/registries/q.example"
+    keys = "/etc/buildkit-keys/registries/q.example"
     assert places == {
         f"{first}/ca-0.pem": "/here/a.pem",
         f"{first}/ca-1.pem": "/here/b.pem",
         f"{second}/ca-0.pem": "/here/a.pem",
-        f"{second}/key-0.pem": "/here/k.pem",
-        f"{second}/cert-0.pem": "/here/c.pem",
+        f"{keys}/key-0.pem": "/here/k.pem",
+        f"{keys}/cert-0.pem": "/here/c.pem",
     }
     assert tomllib.loads(render(there))["registry"] == {
         "r.example:5000": {"ca": [f"{first}/ca-0.pem", f"{first}/ca-1.pem"], "http": True},
         "q.example": {
             "ca": [f"{second}/ca-0.pem"],
-            "keypair": [{"key": f"{second}/key-0.pem", "cert": f"{second}/cert-0.pem"}],
+            "keypair": [{"key": f"{keys}/key-0.pem", "cert": f"{keys}/cert-0.pem"}],
         },
     }
 
@@ -201,7 +203,7 @@ def test_render_without_settings() -> None:
         "\n[grpc.tls]\n"
         'ca = "/etc/buildkit/tls/ca.pem"\n'
         'cert = "/etc/buildkit/tls/cert.pem"\n'
-        'key = "/etc/buildkit/tls/key.pem"\n'
+        'key = "/etc/buildkit-keys/key.pem"\n'
         '\n[system]\nplatformsCacheMaxAge = "24h"\n'
         "\n[worker.containerd]\nenabled = false\n"
         '\n[worker.oci]\nenabled = true\nmaxUsedSpace = "80%"\nminFreeSpace = "20%"\nreservedSpace = "10%"\n'
@@ -289,4 +291,11 @@ def test_render_keeps_any_label(labels: dict[str, str]) -> None:
 
 def test_paths() -> None:
     assert CONFIG_PATH == "/etc/buildkit/buildkitd.toml"
-    assert {path.rpartition("/")[0] for path in (CA_PATH, CERT_PATH, KEY_PATH)} == {TLS_DIRECTORY}
+    assert all(path.startswith(f"{DIRECTORY}/") for path in (CONFIG_PATH, CA_PATH, CERT_PATH))
+
+
+def test_no_key_is_in_the_directory_that_is_read_back() -> None:
+    _, places = placed({"registry": {"r.example": {"keypair": ({"key": "/here/both.pem", "cert": "/here/both.pem"},)}}})
+    for path in (KEY_PATH, *places):
+        assert path.startswith(f"{KEYS_DIRECTORY}/")
+        assert not path.startswith(f"{DIRECTORY}/")

@@ -23,6 +23,7 @@ from fleet.buildx import (
     parse_version,
     same,
     steps,
+    to_front,
 )
 from fleet.errors import BuilderError
 from fleet.model.facts import BuilderNode
@@ -34,14 +35,14 @@ ARGUMENTS: dict[str, tuple[Step, str]] = {
     "create with a pin": (
         CreateBuilder(node("amd-1", "linux/amd64")),
         (
-            "create --driver remote --timeout 5s --name acme --node amd-1 --platform linux/amd64 "
+            "create --driver remote --timeout 1ns --name acme --node amd-1 --platform linux/amd64 "
             "--driver-opt cacert=/vault/ca.pem,cert=/vault/client.pem,key=/vault/client.pem tcp://amd-1.example:1234"
         ),
     ),
     "create with several pins": (
         CreateBuilder(node("amd-1", "linux/amd64", "linux/amd64/v2", "linux/386")),
         (
-            "create --driver remote --timeout 5s --name acme --node amd-1 "
+            "create --driver remote --timeout 1ns --name acme --node amd-1 "
             "--platform linux/amd64,linux/amd64/v2,linux/386 "
             "--driver-opt cacert=/vault/ca.pem,cert=/vault/client.pem,key=/vault/client.pem tcp://amd-1.example:1234"
         ),
@@ -49,7 +50,7 @@ ARGUMENTS: dict[str, tuple[Step, str]] = {
     "append without a pin": (
         AppendNode(node("amd-2", endpoint="tcp://[fd00::2]:1234")),
         (
-            "create --driver remote --timeout 5s --name acme --node amd-2 "
+            "create --driver remote --timeout 1ns --name acme --node amd-2 "
             "--driver-opt cacert=/vault/ca.pem,cert=/vault/client.pem,key=/vault/client.pem --append tcp://[fd00::2]:1234"
         ),
     ),
@@ -202,6 +203,18 @@ def test_steps_that_stopped_half_way_are_gone_on_with(
     reached = after(half, steps(half, wanted))
     assert len(reached) == len(wanted)
     assert all(any(same(entry, one) for entry in reached) for one in wanted)
+
+
+@given(reachable_nodes().filter(bool), st.data())
+def test_any_node_can_be_the_first(nodes: Nodes, data: st.DataObject) -> None:
+    """Everything else stays as it is, and the builder is there all the while."""
+    chosen = data.draw(st.sampled_from(nodes))
+    taken = to_front(nodes, chosen.name)
+    reached = after(nodes, taken)
+    assert reached[0] == chosen
+    assert sorted(entry.name for entry in reached) == sorted(entry.name for entry in nodes)
+    assert all(entry in reached for entry in nodes)
+    assert not any(isinstance(step, (RemoveBuilder, CreateBuilder)) for step in taken)
 
 
 @given(reachable_nodes())

@@ -6,11 +6,13 @@ import os
 import shutil
 import socket
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from fleet.check.ground import Ground, Reach, answer, question, registries
+from fleet.check.ground import Ground, Port, Reach, answer, question, registries
+from fleet.model.spec import GatewaySpec
 from tests.support.values import fleet
 
 # ------------------------------------------------------------------------------------------------- registries
@@ -39,6 +41,14 @@ def test_the_registries_that_an_inventory_names(
     assert registries(spec, spec.hosts[0]) == wanted
 
 
+def test_where_a_gateway_is_its_image_has_one_too() -> None:
+    spec = replace(fleet(), gateway=GatewaySpec(("amd-1",), "reg.example/haproxy:3.2", {"amd64": 1250}))
+    assert [registries(spec, one) for one in spec.hosts] == [
+        ("registry-1.docker.io:443", "reg.example:443"),
+        ("registry-1.docker.io:443",),
+    ]
+
+
 # ---------------------------------------------------------------------------------------------------- script
 
 
@@ -53,8 +63,8 @@ def closed_port() -> int:
     return port
 
 
-def ask(*, port: int, registries: tuple[str, ...] = (), root: str = "/", path: str | None = None) -> Ground:
-    argv = question(root, port, registries)
+def ask(*ports: int, registries: tuple[str, ...] = (), root: str = "/", path: str | None = None) -> Ground:
+    argv = question(root, ports, registries)
     environment = os.environ | ({"PATH": path} if path else {})
     shell = shutil.which(argv[0]) or argv[0]
     done = subprocess.run((shell, *argv[1:]), env=environment, capture_output=True, text=True, check=False)
@@ -75,8 +85,8 @@ def test_a_shell_answers_the_script(listening: socket.socket) -> None:
     with listening:
         port = listening.getsockname()[1]
         open_, shut = f"127.0.0.1:{port}", f"127.0.0.1:{closed_port()}"
-        ground = ask(port=port, registries=(open_, shut))
-    assert ground.listening is True
+        ground = ask(port, registries=(open_, shut))
+    assert ground.ports[port].taken
     assert ground.reach == {open_: Reach.OPEN, shut: Reach.REFUSED}
     assert ground.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     kinds = {line.split()[1]: line.split()[2] for line in Path("/proc/mounts").read_text().splitlines()}
@@ -85,24 +95,26 @@ def test_a_shell_answers_the_script(listening: socket.socket) -> None:
 
 
 def test_the_inodes_are_those_that_df_counts() -> None:
-    ground, counted = ask(port=1, root="/dev/shm"), os.statvfs("/dev/shm")
+    ground, counted = ask(1, root="/dev/shm"), os.statvfs("/dev/shm")
     assert (ground.inodes, ground.file_system) == (counted.f_files, "tmpfs")
     assert ground.free_inodes is not None
     assert 0 < ground.free_inodes <= counted.f_files
 
 
-def test_a_port_that_nobody_has_is_free() -> None:
-    assert ask(port=closed_port()).listening is False
+def test_a_port_that_nobody_has_is_free(listening: socket.socket) -> None:
+    with listening:
+        free, taken = closed_port(), listening.getsockname()[1]
+        assert {port: found.taken for port, found in ask(free, taken).ports.items()} == {free: False, taken: True}
 
 
 def test_a_path_that_is_not_there_has_no_file_system() -> None:
-    ground = ask(port=1, root="/nonexistent/docker")
+    ground = ask(1, root="/nonexistent/docker")
     assert (ground.inodes, ground.free_inodes, ground.file_system) == (None, None, None)
 
 
 def test_without_any_tool_little_is_known_and_nothing_guessed(tmp_path: Path) -> None:
-    ground = ask(port=1, registries=("127.0.0.1:1",), path=tools(tmp_path))
-    assert (ground.listening, ground.file_system, ground.inodes, ground.reach) == (None, None, None, {})
+    ground = ask(1, registries=("127.0.0.1:1",), path=tools(tmp_path))
+    assert (ground.ports, ground.file_system, ground.inodes, ground.reach) == ({}, None, None, {})
     assert ground.boot_id
 
 
@@ -125,7 +137,7 @@ def test_without_bash_nc_tries(tmp_path: Path, script: str, reach: Reach) -> Non
     path = tools(tmp_path, "timeout", "sh")
     (tmp_path / "nc").write_text(f"#!/bin/sh\n{script}\n")
     (tmp_path / "nc").chmod(0o755)
-    assert ask(port=1, registries=("10.0.0.1:443",), path=path).reach == {"10.0.0.1:443": reach}
+    assert ask(1, registries=("10.0.0.1:443",), path=path).reach == {"10.0.0.1:443": reach}
 
 
 NAMES = {"2": Reach.UNRESOLVED, "124": Reach.UNRESOLVED, "1": Reach.UNKNOWN}
@@ -136,11 +148,11 @@ def test_a_name_is_resolved_first(tmp_path: Path, status: str, reach: Reach) -> 
     path = tools(tmp_path, "timeout", "sh", "bash")
     (tmp_path / "getent").write_text(f"#!/bin/sh\nexit {status}\n")
     (tmp_path / "getent").chmod(0o755)
-    assert ask(port=1, registries=("registry.invalid:443",), path=path).reach == {"registry.invalid:443": reach}
+    assert ask(1, registries=("registry.invalid:443",), path=path).reach == {"registry.invalid:443": reach}
 
 
 def test_a_name_in_the_inventory_is_no_command(tmp_path: Path) -> None:
-    ask(port=1, registries=(f"127.0.0.1:$(touch {tmp_path}/done)",))
+    ask(1, registries=(f"127.0.0.1:$(touch {tmp_path}/done)",))
     assert not (tmp_path / "done").exists()
 
 
@@ -151,10 +163,10 @@ WORDS: dict[str, tuple[str, Ground]] = {
     "a host that answers": (
         (
             "machine-id 3d12\nboot-id 581c\nresolv\nnameserver 10.0.0.53\nnameserver ::1\ninodes 1000 900\n"
-            "file-system ext4\nnic eth0 1400\nlistening no\n"
+            "file-system ext4\nnic eth0 1400\nport 1234 free\nport 1250 taken\n"
         ),
         Ground(
-            *("3d12", "581c", "ext4", 1000, 900, "eth0", 1400, False, None),
+            *("3d12", "581c", "ext4", 1000, 900, "eth0", 1400, {1234: Port(taken=False), 1250: Port(taken=True)}),
             nameservers=("10.0.0.53", "::1"),
         ),
     ),
@@ -163,10 +175,13 @@ WORDS: dict[str, tuple[str, Ground]] = {
     "a file system without inodes": ("inodes - -\n", Ground()),
     "the file system that was mounted last": ("file-system ext4\nfile-system nfs4\n", Ground(file_system="nfs4")),
     "who listens": (
-        'listening yes\nlistener LISTEN 0 511 0.0.0.0:1234 0.0.0.0:* users:(("nginx",pid=77,fd=6))\n',
-        Ground(listening=True, listener="nginx (process 77)"),
+        'port 1234 taken LISTEN 0 511 0.0.0.0:1234 0.0.0.0:* users:(("nginx",pid=77,fd=6))\n',
+        Ground(ports={1234: Port(taken=True, by="nginx (process 77)")}),
     ),
-    "who listens is hidden": ("listening yes\nlistener LISTEN 0 511 *:1234 *:*\n", Ground(listening=True)),
+    "who listens is hidden": (
+        "port 1234 taken LISTEN 0 511 *:1234 *:*\n",
+        Ground(ports={1234: Port(taken=True)}),
+    ),
     "bash, too late": ("reach a:1 bash 124\n", Ground(reach={"a:1": Reach.SILENT})),
     "bash, ended by BusyBox": ("reach a:1 bash 143\n", Ground(reach={"a:1": Reach.SILENT})),
     "bash without /dev/tcp": (

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fleet.check.ground import Ground, Reach
+from fleet.check.ground import Ground, Port, Reach
 from fleet.check.judgement import Answers, Case, Judgement, State, Topic
 from fleet.check.node import judge
 from fleet.model.facts import Down, Image, Offer, Stage
@@ -17,6 +17,7 @@ from tests.support.values import IMAGE, INFO, daemon, fleet, found, host, platfo
 SPEC = fleet(host("amd-1"), config={"registry": {"docker.io": {"mirrors": ["mirror.example"]}}})
 HUB, MIRROR = "registry-1.docker.io:443", "mirror.example:443"
 OURS = "fleet.acme.amd-1"
+TAKEN, NGINX = {1234: Port(taken=True)}, Port(taken=True, by="nginx (process 7)")
 
 GROUND = Ground(
     machine_id="m1",
@@ -26,7 +27,7 @@ GROUND = Ground(
     free_inodes=900_000,
     nic="eth0",
     nic_mtu=1500,
-    listening=False,
+    ports={1234: Port(taken=False)},
     nameservers=("10.0.0.53",),
     reach={HUB: Reach.OPEN, MIRROR: Reach.OPEN},
 )
@@ -37,7 +38,7 @@ SERVING = replace(
     HEALTHY,
     host=found("x86_64", daemon(SPEC, "amd-1")),
     info=replace(INFO, published={1234: OURS}),
-    ground=replace(GROUND, listening=True),
+    ground=replace(GROUND, ports=TAKEN),
     here=Reach.OPEN,
 )
 NO_SSH = Down(Stage.SSH, "no answer from amd-1.example:22 within 10 s", "is the host up?")
@@ -159,18 +160,18 @@ TABLE: dict[str, tuple[Topic, Answers, State, str]] = {
     "a container has the port": (Topic.PORT, of_info(published={1234: "web"}), PROBLEM, "taken by the container web"),
     "a program has the port": (
         Topic.PORT,
-        of_ground(listening=True, listener="nginx (process 7)"),
+        of_ground(ports={1234: NGINX}),
         PROBLEM,
         "taken by nginx (process 7)",
     ),
-    "somebody has the port": (Topic.PORT, of_ground(listening=True), PROBLEM, "may not see"),
+    "somebody has the port": (Topic.PORT, of_ground(ports=TAKEN), PROBLEM, "may not see"),
     "the port without Docker": (
         Topic.PORT,
-        Answers(NO_DOCKER, NO_DOCKER, replace(GROUND, listening=True, listener="nginx (process 7)")),
+        Answers(NO_DOCKER, NO_DOCKER, replace(GROUND, ports={1234: NGINX})),
         PROBLEM,
         "nginx",
     ),
-    "no word of the port": (Topic.PORT, of_ground(listening=None), UNKNOWN, "does not tell"),
+    "no word of the port": (Topic.PORT, of_ground(ports={}), UNKNOWN, "does not tell"),
     "no answer about the port": (Topic.PORT, replace(HEALTHY, ground=None), UNKNOWN, "no answer in time"),
     # reachable
     "refused where nothing listens": (Topic.REACHABLE, HEALTHY, OK, "a firewall that rejects looks the same"),
@@ -190,7 +191,7 @@ TABLE: dict[str, tuple[Topic, Answers, State, str]] = {
     ),
     "refused where it is not known who listens": (
         Topic.REACHABLE,
-        replace(of_ground(listening=None), here=Reach.REFUSED),
+        replace(of_ground(ports={}), here=Reach.REFUSED),
         UNKNOWN,
         "is not known",
     ),

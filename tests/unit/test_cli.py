@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fleet.adapters.vault import FileVault
-from fleet.applying.report import Outcome, Report, Result
+from fleet.applying.report import Event, Outcome, Report, Result
 from fleet.buildx import CreateBuilder
 from fleet.cli import remembered
 from fleet.cli.output import (
@@ -24,6 +24,7 @@ from fleet.cli.output import (
     show_snapshot,
     snapshot_json,
 )
+from fleet.cli.progress import progress
 from fleet.errors import InventoryError
 from fleet.health import snapshot
 from fleet.inventory.parse import load
@@ -104,7 +105,21 @@ def test_a_torn_vault_is_told(run: Run, home: Path, command: tuple[str, ...]) ->
     assert (code, out) == (1, "")
     assert "client.pem" in err
     assert "cannot be used" in err
-    assert "try: " in err
+    offered = f"restore {client} from a backup, or move {client} away and run fleet up"
+    assert f"try: {'fleet plan, or ' if command[0] in {'status', 'build'} else offered}" in err
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_an_interrupt_knows_what_was_told_last(verbose: bool) -> None:
+    def interrupted() -> None:
+        with progress(verbose=verbose) as show:
+            show.waiting("asking 2 hosts")
+            show.event(Event("builder", "create it"))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        interrupted()
+    assert caught.value.__notes__ == ["builder: create it"]
 
 
 def test_a_second_fleet_is_told_to_wait(run: Run, home: Path) -> None:

@@ -95,6 +95,11 @@ main.main
             "1 still\n2 starting\n2 warning\n2 still\nbuildkitd: no",
             id="the same end after lines with times",
         ),
+        pytest.param(
+            PARSE_ERROR + "level=info msg=starting\nbuildkitd: invalid database\nlevel=info msg=again",
+            "\n".join((*PARSE_ERROR.splitlines()[:3], "level=info msg=starting", "buildkitd: invalid database")),
+            id="an end without a stack trace after one with it",
+        ),
         pytest.param("\tcut/off.go:1\nbuildkitd: no", "buildkitd: no", id="a stack trace that is cut off"),
     ],
 )
@@ -142,7 +147,10 @@ def test_another_content_of_a_file_shows_in_the_settings() -> None:
     assert with_file.settings["registries"] != other.settings["registries"]
 
 
-def test_files_for_registries_are_delivered_and_closed_to_others() -> None:
+def test_files_for_registries_are_delivered_and_what_may_be_a_key_is_closed_to_others() -> None:
     credential = Credential(b"certificate", PrivateKey(b"key"))
-    files = replace(SPEC, delivered=DELIVERED).files(credential, b"", {"/here/ca.pem": b"authority"})
-    assert files["/etc/buildkit/registries/r/ca-0.pem"] == (b"authority", 0o600)
+    pair = Delivered("/etc/buildkit-keys/registries/r/key-0.pem", "/here/key.pem", "bb")
+    contents = {"/here/ca.pem": b"authority", "/here/key.pem": b"key"}
+    files = replace(SPEC, delivered=(*DELIVERED, pair)).files(credential, b"", contents)
+    assert files[DELIVERED[0].path] == (b"authority", 0o644)
+    assert files[pair.path] == (b"key", 0o600)

@@ -92,7 +92,11 @@ def test_a_disk_that_is_full_is_said_once_and_the_other_hosts_are_done() -> None
         "builder": Result.DONE,
     }
     [failure] = [outcome.failure for outcome in report.nodes if outcome.failure]
-    assert failure == Down(Stage.IMAGE, "Docker said: no space left on device", "make room")
+    assert (failure.stage, failure.reason) == (Stage.IMAGE, "Docker said: no space left on device")
+    assert failure.remedy == (
+        "make room; only 0 B of 102 GB are free where Docker keeps its files: "
+        "fleet prune amd-2; fleet ssh amd-2 docker system df"
+    )
     machine = world.machines["amd-2.example"]
     assert (machine.images, machine.marks, machine.containers) == (set(), {}, [])
     machine.full = False

@@ -322,6 +322,7 @@ def kill(world: FakeWorld) -> None:
     for container in machine(world).containers:
         if container.proxy:
             container.files = {**container.files, CONFIG_PATH: (b"\nlisten x\n bind :9\n", 0o644)}
+            container.put = container.files
 
 
 def test_builds_go_without_a_gateway_that_is_dead_and_through_it_when_it_is_back() -> None:
@@ -338,9 +339,20 @@ def test_builds_go_without_a_gateway_that_is_dead_and_through_it_when_it_is_back
     assert "builds for amd64 go to the nodes without it: amd-1: " in report.builder.warning.reason
     assert pins(world) == DIRECT
     assert world.plan(ONE).empty
-    proxy.files = files
+    proxy.files = proxy.put = files
     assert up(world, ONE).builder.warning is None
     assert pins(world) == THROUGH
+
+
+def test_a_gateway_that_was_changed_by_hand_is_made_anew() -> None:
+    world = world_with()
+    [proxy] = [c for c in machine(world).containers if c.proxy]
+    proxy.files = {**proxy.files, CONFIG_PATH: (b"", 0o644)}
+    assert world.plan(ONE).lanes["amd-1"].why == ("gateway /etc/fleet/haproxy.cfg was changed by hand",)
+    proxy.files, proxy.enforced = proxy.put, {**proxy.enforced, "restart": "no"}
+    assert world.plan(ONE).lanes["amd-1"].why == ("gateway restart: no → unless-stopped",)
+    assert up(world, ONE).exit_code == 0
+    assert world.plan(ONE).empty
 
 
 def test_the_second_gateway_takes_over() -> None:

@@ -108,16 +108,16 @@ GB = 10**9
 DISKS: dict[str, tuple[int | None, int | None, int | None, str | None]] = {
     "there is room": (50 * GB, 100 * GB, 30 * GB, None),
     "a tenth is free": (8 * GB, 80 * GB, 30 * GB, None),
-    "less than a tenth is free": (7 * GB, 80 * GB, 30 * GB, "fleet prune amd-1"),
+    "less than a tenth is free": (7 * GB, 80 * GB, 30 * GB, "fleet prune amd-1 --keep 29GB"),
     "a large disk needs no tenth": (10 * GB, 4000 * GB, 30 * GB, None),
     "a large disk with less than 10 GB": (9 * GB, 4000 * GB, 1 * GB, "fleet prune amd-1"),
     "a small disk with a tenth": (1 * GB, 8 * GB, 0, None),
     "nothing is free": (0, 8 * GB, 1 * GB, "fleet prune amd-1"),
     "the cache is not what fills it": (
         *(1 * GB, 80 * GB, 2 * GB),
-        "on amd-1: docker system df; what fills it is not the cache (2.0 GB)",
+        "fleet ssh amd-1 docker system df; what fills it is not the cache (2.0 GB)",
     ),
-    "nobody knows the cache": (1 * GB, 80 * GB, None, "fleet prune amd-1"),
+    "nobody knows the cache": (1 * GB, 80 * GB, None, "fleet prune amd-1; fleet ssh amd-1 docker system df"),
     "nobody knows what is free": (None, 80 * GB, 2 * GB, None),
     "nobody knows the disk": (1 * GB, None, 2 * GB, None),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -102,6 +103,7 @@ OUTCOMES = {
     "done": (Result.DONE, "", "done"),
     "failed": (Result.FAILED, "start y", "failed at: start y"),
     "stopped": (Result.STOPPED, "start y", "stopped before: start y"),
+    "killed": (Result.UNFINISHED, "", "did not finish, unless it is still at work"),
 }
 
 
@@ -113,6 +115,30 @@ def test_an_outcome_in_words(result: Result, where: str, words: str) -> None:
 def test_two_nodes_that_are_one_machine_are_told_once_and_all_by_time() -> None:
     later = Entry("arm-1", NOW + timedelta(seconds=1), "bob@desk", "down", (), Result.DONE)
     assert merged([History((later, ENTRY)), History((ENTRY,))]) == (ENTRY, later)
+
+
+LATER = replace(ENTRY, at=NOW + timedelta(seconds=1))
+BEGUN = replace(ENTRY, result=Result.UNFINISHED, where="")
+FOLDED = {
+    "an end takes the place of its beginning": ([BEGUN, ENTRY], [ENTRY]),
+    "a run that was killed": ([ENTRY, replace(BEGUN, at=LATER.at)], [ENTRY, replace(BEGUN, at=LATER.at)]),
+    "one that was killed before another one": ([BEGUN, LATER], [BEGUN, LATER]),
+    "two nodes of one machine": (
+        [BEGUN, replace(BEGUN, node="amd-2"), replace(ENTRY, node="amd-2")],
+        [BEGUN, replace(ENTRY, node="amd-2")],
+    ),
+    "two operators at the same moment": (
+        [BEGUN, replace(ENTRY, by="bob@desk")],
+        [BEGUN, replace(ENTRY, by="bob@desk")],
+    ),
+    "a beginning that came late": ([ENTRY, BEGUN], [ENTRY]),
+    "a beginning that is not kept any more": ([ENTRY], [ENTRY]),
+}
+
+
+@pytest.mark.parametrize(("written", "read"), FOLDED.values(), ids=FOLDED)
+def test_the_lines_of_a_run_are_one_entry(written: list[Entry], read: list[Entry]) -> None:
+    assert parse("".join(f"{entry.line()}\n" for entry in written)) == History(tuple(read))
 
 
 # ------------------------------------------------------------------------------------------------- a run
@@ -148,6 +174,30 @@ def test_a_run_that_finds_nothing_to_do_notes_nothing() -> None:
     before = kept(here)
     up(here, SPEC)
     assert kept(here) == before
+
+
+def test_a_run_is_noted_before_its_second_step_with_what_it_is_to_do() -> None:
+    here, seen = world(), dict[str, str]()
+
+    def look(event: Event, _: Applier) -> None:
+        if event.subject == "amd-1" and event.state == "begun":
+            seen[event.text.partition(" ")[0]] = here.machines["amd-1.example"].histories.get("acme", "")
+
+    _, events = up(here, SPEC, only=["amd-1"], on=look)
+    [begun] = parse(seen["create"]).entries
+    assert begun.result is Result.UNFINISHED
+    assert list(begun.actions) == [event.text for event in events if (event.subject, event.state) == ("amd-1", "begun")]
+    assert kept(here)["amd-1"] == [("up", "done")]
+
+
+@pytest.mark.parametrize("after", range(3))
+def test_a_run_that_is_killed_has_left_word_on_the_hosts_that_it_began_to_change(after: int) -> None:
+    here = world()
+    here.apply(SPEC, stop={"amd-1": after, "arm-1": 0})
+    assert kept(here)["amd-1"] == [("up", "did not finish, unless it is still at work")]
+    here.now += timedelta(minutes=1)
+    here.apply(SPEC)
+    assert kept(here)["amd-1"] == [("up", "did not finish, unless it is still at work"), ("up", "done")]
 
 
 def test_a_failure_is_noted_with_the_action_and_what_put_things_back() -> None:

@@ -12,6 +12,7 @@ from certs.lifetimes import RENEWAL_DAYS
 from fleet import notes
 from fleet.buildx import AppendNode, CreateBuilder, LeaveNode, RemoveBuilder, Step
 from fleet.containers import buildkitd
+from fleet.containers.daemon import RECIPE
 from fleet.model.facts import (
     BuilderFacts,
     CertificateFacts,
@@ -195,9 +196,14 @@ LANES: dict[str, tuple[HostFacts, ApiFacts | Down | None, tuple[LaneAction, ...]
         REPLACED,
         "names: 10.0.0.9 amd-1 amd64.acme.fleet.internal → amd-1.example amd-1 amd64.acme.fleet.internal",
     ),
-    "an older recipe": (became(settings=settings(recipe="0")), api(), REPLACED, "recipe: 0 → 1"),
-    "a label without its recipe": (became(settings=settings(recipe=None)), api(), REPLACED, "recipe: unset → 1"),
-    "an unreadable label": (became(settings={}), api(), EXCHANGED, "recipe: unset → 1"),
+    "an older recipe": (became(settings=settings(recipe="0")), api(), REPLACED, f"recipe: 0 → {RECIPE}"),
+    "a label without its recipe": (
+        became(settings=settings(recipe=None)),
+        api(),
+        REPLACED,
+        f"recipe: unset → {RECIPE}",
+    ),
+    "an unreadable label": (became(settings={}), api(), EXCHANGED, f"recipe: unset → {RECIPE}"),
     "an unknown certificate": (became(certificate=None), api(), REPLACED, "its certificate is unknown"),
     "a certificate about to expire": (
         became(certificate=certificate(30)),
@@ -235,11 +241,49 @@ def test_every_difference_is_a_reason() -> None:
     changed = settings(image="old:1", recipe="0")
     lane = lane_of(became(settings=changed, certificate=None, state="paused"), REFUSED)
     assert set(lane.why) == {
-        "recipe: 0 → 1",
+        f"recipe: 0 → {RECIPE}",
         f"image: old:1 → {IMAGE}",
         "its certificate is unknown",
         "it is paused",
     }
+
+
+def enforced(**changed: str) -> dict[str, str]:
+    return WANTED.enforced | changed
+
+
+BY_HAND: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "nothing": ({"enforced": enforced()}, ()),
+    "nothing, and it was not looked into": ({}, ()),
+    "nothing, of an image that is known by its mark": ({"enforced": enforced(image=MARK)}, ()),
+    "its memory": ({"enforced": enforced(limits="memory=268435456")}, ("limits: memory=268435456 → none",)),
+    "its restart policy": ({"enforced": enforced(restart="no")}, ("restart: no → unless-stopped",)),
+    "its network": ({"enforced": enforced(network="")}, ("network: none → bridge",)),
+    "made anew without its rights": ({"enforced": enforced(privileged="no")}, ("privileged: no → yes",)),
+    "two things": (
+        {"enforced": enforced(image="mine:1", port=":1299")},
+        (f"image: mine:1 → {IMAGE}", "port: :1299 → :1234"),
+    ),
+    "a file": (
+        {"enforced": enforced(), "changed": (buildkitd.CONFIG_PATH,)},
+        ("/etc/buildkit/buildkitd.toml was changed by hand",),
+    ),
+    "its name": ({"name": "mine"}, (f"name: mine → {NAME}",)),
+}
+
+
+@pytest.mark.parametrize(("changed", "why"), BY_HAND.values(), ids=BY_HAND)
+def test_what_was_changed_by_hand_is_said_and_the_daemon_is_replaced_by_turns(
+    changed: dict[str, Any], why: tuple[str, ...]
+) -> None:
+    lane = lane_of(became(**changed), api())
+    assert (lane.why, lane.actions) == (why, REPLACED if why else ())
+    assert lane.turn == ("amd64" if why else None)
+
+
+def test_a_setting_that_is_to_be_another_one_is_told_once() -> None:
+    limited = fleet(replace(host("amd-1"), limits=Limits(cpus=4)))
+    assert lane_of(became(enforced=enforced()), api(), limited).why == ("limits: none → cpus=4",)
 
 
 NO_DAEMON: dict[str, tuple[HostFacts | Down | None, bool, bool]] = {
@@ -736,13 +780,15 @@ BUILDERS: dict[str, tuple[FleetSpec, Mapping[str, NodeFacts], BuilderFacts, tupl
         PAIR,
         PAIR_WELL | {"amd-1": LOST},
         builder(AMD_NODE, STANDBY),
-        (AppendNode(node("amd-2", *AMD_PINS)),),
+        # A build without a platform goes to the first node.
+        (AppendNode(node("amd-2", *AMD_PINS)), LeaveNode("amd-1"), AppendNode(node("amd-1"))),
     ),
     "the owner is drained and the other takes over": (
         PAIR,
         PAIR_WELL | {"amd-1": NodeFacts(found("x86_64", RUNNING), api(notes=BY_BOB))},
         builder(AMD_NODE, STANDBY),
-        (AppendNode(node("amd-2", *AMD_PINS)),),
+        # A build without a platform goes to the first node.
+        (AppendNode(node("amd-2", *AMD_PINS)), LeaveNode("amd-1"), AppendNode(node("amd-1"))),
     ),
     "the only node of an architecture is drained and stays its owner": (
         TWO,

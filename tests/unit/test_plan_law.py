@@ -106,6 +106,19 @@ def forget_certificate(_: Machine, container: Container) -> None:
     container.certificate = None
 
 
+def update(_: Machine, container: Container) -> None:
+    container.enforced = {**container.enforced, "restart": "no"}
+
+
+def edit(_: Machine, container: Container) -> None:
+    container.files = {path: (content + b"# mine\n", mode) for path, (content, mode) in container.files.items()}
+
+
+def call_it_mine(machine: Machine, container: Container) -> None:
+    if machine.container("mine") is None:
+        container.name = "mine"
+
+
 def remove_container(machine: Machine, container: Container) -> None:
     machine.containers.remove(container)
 
@@ -175,6 +188,9 @@ MISHAPS = [
     to_container("label lost", unlabel),
     to_container("certificate unknown", forget_certificate),
     REMOVED_BY_HAND,
+    to_container("container updated", update),
+    to_container("files edited", edit),
+    to_container("container renamed", call_it_mine),
     to_machine("images pruned", Machine.prune_images),
     Mishap("foreign container", put_foreign),
     to_machine("foreign containers removed", remove_foreign),

@@ -25,7 +25,7 @@ from fleet.observing.observe import Connections
 from fleet.planning.plan import plan
 from tests.support.fakes import Machine
 from tests.support.values import CA, NOW, OTHER_CA, certificate, fleet, host
-from tests.support.world import FakeWorld, Killed, at_once
+from tests.support.world import FakeWorld, Killed, at_once, await_others
 
 SPEC = fleet(host("amd-1"), host("amd-2"), host("arm-1"))
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
@@ -85,8 +85,7 @@ def run(
             bundles = FakeBundles(folder, world, before_change)
             return Rotator(spec, applier, bundles).exchange(force=force)
         finally:
-            for lane in set(threading.enumerate()) - threads:
-                lane.join()
+            await_others(threads)
 
 
 def join(world: FakeWorld, folder: Path, name: str, node: str = "amd-1") -> None:
@@ -322,8 +321,7 @@ def test_renewing_the_nodes_goes_on_where_it_was_killed(world: FakeWorld, tmp_pa
     before, threads = serials(world), set(threading.enumerate())
     with pytest.raises(Killed):
         rotate_nodes(world, tmp_path, before_change)
-    for lane in set(threading.enumerate()) - threads:
-        lane.join()
+    await_others(threads)
     halfway = serials(world)
     assert halfway["amd-1.example"] != before["amd-1.example"]
     assert halfway["amd-2.example"] == before["amd-2.example"]
