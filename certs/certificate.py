@@ -146,7 +146,8 @@ def _sound(read: Callable[[], list[x509.Certificate]]) -> list[x509.Certificate]
         loaded = read()
         for certificate in loaded:
             _ = certificate.subject, certificate.issuer, certificate.extensions, certificate.public_key()
-    except (ValueError, x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType):
+    # Where warnings are errors: of a serial number or a name such as no CA gives.
+    except (ValueError, Warning, x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType):
         raise CertificateError("not a certificate") from None
     except UnsupportedAlgorithm:
         raise CertificateError("its key is of a kind that cannot be read here") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import ssl
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -374,3 +375,12 @@ def test_a_trust_file_is_taken_apart_in_its_order() -> None:
 def test_a_torn_trust_file_is_refused(content: bytes) -> None:
     with pytest.raises(CertificateError, match="certificate"):
         split_pem(content)
+
+
+def test_a_serial_number_that_no_ca_gives_is_no_certificate() -> None:
+    der = bytearray(ssl.PEM_cert_to_DER_cert(OURS.certificate.decode()))
+    serial = x509.load_der_x509_certificate(bytes(der)).serial_number
+    place = der.index(serial.to_bytes((serial.bit_length() + 7) // 8, "big"))
+    der[place] |= 0x80  # negative
+    with pytest.raises(CertificateError, match="not a certificate"):
+        describe(bytes(der))
