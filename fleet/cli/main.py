@@ -80,7 +80,60 @@ _no_wait = click.option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EXIT_CODES)
+OVERVIEW = {
+    "Build": {
+        "build": "docker buildx build, each platform where it is native",
+        "bake": "docker buildx bake, likewise",
+        "route": "Which node would build what, and why",
+        "builds": "What runs and what ran, of all clients",
+        "inspect": "What a registry has under a name, checked",
+    },
+    "Deploy": {
+        "check": "What stands in the way; changes nothing",
+        "plan": "What `up` would do, and why; changes nothing",
+        "up": "Make the fleet what the inventory says",
+        "down": "Remove daemons and builder again",
+    },
+    "Look": {
+        "status": "Every node's health, with stage and reason",
+        "tui": "The fleet in a full screen, or a browser",
+        "logs": "What the daemons write, merged by time",
+        "history": "Who changed what on the hosts, and when",
+        "du": "Build caches and disks",
+    },
+    "Operate": {
+        "drain": "Keep new builds away from nodes",
+        "resume": "Let builds come to them again",
+        "restart": "Replace nodes' daemons, one at a time",
+        "prune": "Remove build cache that no build uses",
+        "watch": "Let this machine's builder follow the fleet",
+        "emulation": "Binfmt handlers of the hosts",
+        "ssh": "Log in to a node's host",
+    },
+    "Give access": {
+        "certs": "Certificates: list, issue, rotate, revoke, seal",
+        "join": "Use a fleet that somebody else runs",
+        "leave": "Undo `join`",
+    },
+    "Other": {"schema": "JSON Schema of the inventory"},
+}
+"""Of `fleet --help`: the commands by what they are for; each one's own help says more."""
+
+
+class _Overview(click.Group):
+    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+        """Instead of one list in the order of the alphabet, whose sentences are cut off."""
+        longest = max(len(name) for commands in OVERVIEW.values() for name in commands)
+        for purpose, commands in OVERVIEW.items():
+            with formatter.section(purpose):
+                formatter.write_dl([(name.ljust(longest), what) for name, what in commands.items()])
+
+
+@click.group(
+    cls=_Overview,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=EXIT_CODES,
+)
 @click.version_option(package_name="fleet", message="%(prog)s %(version)s")
 def fleet() -> None:
     """One native multi-platform builder from your own hosts.

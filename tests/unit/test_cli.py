@@ -15,6 +15,8 @@ from fleet.adapters.vault import FileVault
 from fleet.applying.report import Event, Outcome, Report, Result
 from fleet.buildx import CreateBuilder
 from fleet.cli import remembered
+from fleet.cli.main import OVERVIEW
+from fleet.cli.main import fleet as commands
 from fleet.cli.output import (
     plan_json,
     platforms,
@@ -231,6 +233,14 @@ def test_help_lists_commands_and_exit_codes(run: Run) -> None:
     assert code == 0
     for word in ("plan", "up", "status", "down", "build", "schema", "3  partly done", "2  usage or inventory"):
         assert word in out
+
+
+def test_the_overview_has_every_command_once_and_cuts_nothing_off(run: Run) -> None:
+    told = [line for purpose in OVERVIEW.values() for line in purpose.items()]
+    assert sorted(name for name, _ in told) == sorted(commands.commands)
+    _, out, _ = run("--help")
+    shown = [line.split() for line in out.splitlines()]
+    assert all([name, *what.split()] in shown for name, what in told)
 
 
 @pytest.mark.parametrize("typed", [("build", "-h"), ("build", "--help"), ("build", "--platform", "x", "--help")])
