@@ -82,15 +82,14 @@ class DockerEngine:
             asked: dict[str, Callable[[], Any]] = {
                 "containers": partial(client.containers, all=True),
                 "volumes": client.volumes,
-                "made": lambda: {name: self._made(name) for name in closely},
-                "files": lambda: {name: self._files(name, directory) for name, directory in closely.items()},
+                "looked": lambda: [self._look(fleet, *one) for one in closely.items()],
             }
             found = gather(asked)
         containers, volumes = found["containers"], found["volumes"]["Volumes"] or []
         ours = [entry for entry in containers if entry["Labels"].get(LABEL_FLEET) == fleet]
         foreign = {container_name(entry) for entry in containers if entry not in ours}
         own_volumes = [v["Name"] for v in volumes if (v["Labels"] or {}).get(LABEL_FLEET) == fleet]
-        looked = {made["Id"]: (made, found["files"][name]) for name, made in found["made"].items() if made}
+        looked = {made["Id"]: (made, files) for made, files in found["looked"] if made}
         facts = [(LABEL_PROXY in one["Labels"], container_facts(one, *looked.get(one["Id"], ()))) for one in ours]
         return Survey(
             daemons=tuple(fact for is_proxy, fact in facts if not is_proxy),
@@ -100,21 +99,26 @@ class DockerEngine:
             root=next((parts[0] for v in volumes if (parts := v["Mountpoint"].partition("/volumes/"))[1]), None),
         )
 
-    def _made(self, container: str) -> Mapping[str, Any] | None:
-        """What Docker does for a container; None: it is absent."""
-        with suppress(NotFound):
-            made: Mapping[str, Any] = self._client.inspect_container(container)
-            return made
-        return None
+    def _look(
+        self, fleet: str, container: str, directory: str
+    ) -> tuple[Mapping[str, Any] | None, dict[str, str] | None]:
+        """What Docker does for a container, None: it is absent; and path -> digest of each file of that directory.
 
-    def _files(self, container: str, directory: str) -> dict[str, str] | None:
-        """Path -> digest of each file in a directory of a container; None: it cannot be read now."""
+        No files: they cannot be read now, or must not be: of a stranger, or of a daemon made before its keys had a
+        folder of their own.
+        """
+        made: Mapping[str, Any] | None = None
+        with suppress(NotFound):
+            made = self._client.inspect_container(container)
+        labels = (made and made["Config"]["Labels"]) or {}
+        if not made or labels.get(LABEL_FLEET) != fleet or LABEL_FILES not in labels:
+            return made, None
         try:
-            return digests(self._client.archive(container, directory), directory)
+            return made, digests(self._client.archive(made["Id"], directory), directory)
         except NotFound:
-            return {}
+            return made, {}
         except (APIError, tarfile.TarError):
-            return None
+            return made, None
 
     def image(self, reference: str, mark: str) -> Image:
         """Whether the image is there without pulling, and whether it bears the mark."""

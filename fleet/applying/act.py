@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from certs.certificate import describe, split_pem
@@ -18,6 +19,7 @@ from fleet.health import at_rest, not_native, short_of_space
 from fleet.model.facts import ApiFacts, Down, HostFacts, Stage
 from fleet.model.spec import object_name
 from fleet.observing.observe import observe_host
+from fleet.parallel import Gathering
 from fleet.planning.actions import (
     AwaitGateway,
     AwaitIdle,
@@ -77,6 +79,9 @@ STEADY = 1.0
 
 LOOK_EVERY = 0.2
 """Seconds between two looks at a daemon."""
+
+ROOM_TIMEOUT = 5.0
+"""Seconds to find out whether a failure was for want of room: until then the former daemon does not come back."""
 
 FREEZES = 10
 """How often Docker may fail to freeze a daemon."""
@@ -155,7 +160,12 @@ class Worker:
 
     def _with_room(self, host: HostSpec, failure: Down) -> Down:
         """The failure, with what to do about a disk that is short of space: Docker has many words for that."""
-        found, api = observe_host(self.spec, host, self.connections), self.facts and self.facts.nodes[host.name].api
+        looking = Gathering({host.name: partial(observe_host, self.spec, host, self.connections)})
+        try:
+            found = looking.results(timeout=ROOM_TIMEOUT).get(host.name)
+        except Exception:
+            return failure
+        api = self.facts and self.facts.nodes[host.name].api
         cache = api.cache_bytes if isinstance(api, ApiFacts) else None
         short = short_of_space(host, found, cache) if isinstance(found, HostFacts) else None
         if short is None:

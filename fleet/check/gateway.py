@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from fleet.check.ground import Reach
+from fleet.check.ground import Ground, Reach
 from fleet.check.judgement import Judgement, State, ok, unknown, warning
 from fleet.check.network import at_hand, free
 from fleet.containers.proxy import gates
@@ -44,9 +44,17 @@ def _judged(case: Case) -> Iterator[Judgement]:
     runs = any(one.name == name and one.state == "running" for one in proxies)
     for (host, _), gate in gates(case.spec).items():
         if host == case.host.name:
-            yield ok(f"port {gate.port} is {name}'s") if runs else free(case, gate.port, "gateway.ports")
+            ours = runs and not _others(case, gate.port)
+            yield ok(f"port {gate.port} is {name}'s") if ours else free(case, gate.port, "gateway.ports")
             yield from _reached(case, gate, runs=runs)
     yield _image(case, wanted)
+
+
+def _others(case: Case, port: int) -> bool:
+    """Whether a program other than HAProxy has the port: the gateway may run with other ports than it is to have."""
+    ground = case.answers.ground
+    found = ground.ports.get(port) if isinstance(ground, Ground) else None
+    return bool(found and found.taken and found.by and "haproxy" not in found.by)
 
 
 def _reached(case: Case, gate: HostSpec, *, runs: bool) -> Iterator[Judgement]:

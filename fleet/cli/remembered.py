@@ -41,16 +41,19 @@ _KEPT = 16
 def load(path: Path) -> FleetSpec:
     """As `fleet.inventory.parse.load`, and as strict."""
     directory = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fleet" / "inventories"
+    key = None
     with suppress(OSError, ValueError, KeyError, TypeError):
-        entry = directory / _key(path)
-        spec = _restored(json.loads(entry.read_bytes()))
+        key = _key(path)
+        spec = _restored(json.loads((directory / key).read_bytes()))
         if all(Path(file).is_file() for file in _files(spec)):
             return spec
     from fleet.inventory import parse as inventory
 
     spec = inventory.load(path)
     with suppress(OSError):
-        _remember(directory, _key(path), spec)
+        # It may have been saved again while it was checked.
+        if key and key == _key(path):
+            _remember(directory, key, spec)
     return spec
 
 

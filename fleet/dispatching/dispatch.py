@@ -156,7 +156,7 @@ class Dispatcher:
         self, candidates: Candidates, platforms: Sequence[Platform], nodes: Sequence[NodeHealth], patience: float
     ) -> Chosen:
         """Choose, and reserve what was chosen; waits while all nodes of a platform are full."""
-        began = told = time.monotonic()
+        began = told = asked = time.monotonic()
         while True:
             if refusals := route.refusals(platforms, nodes):
                 raise route.refused(refusals)
@@ -174,11 +174,13 @@ class Dispatcher:
             if now >= told:
                 self.narrate(f"waiting for room for {chosen.platform}: {full}{_so_far(now - began)}")
                 told = now + TELL_EVERY
-            if ended := self._await_end(reserved, min(ROOM_EVERY, began + patience - now)):
-                # The nodes need not be asked what is known here: many may be waiting.
+            left = min(asked + ROOM_EVERY, began + patience) - now
+            if ended := self._await_end(reserved, left):
+                # The nodes need not be asked at once what is known here: many may be waiting.
                 nodes = [replace(n, active_builds=max((n.active_builds or 0) - ended[n.name], 0)) for n in nodes]
             else:
                 nodes = candidates.health(platforms, self.reservations.counts())
+                asked = time.monotonic()
 
     def _await_end(self, before: Mapping[str, int], timeout: float) -> Counter[str]:
         """Node -> how many of this machine's builds there have ended, as soon as one has; none did in `timeout` s."""

@@ -423,6 +423,31 @@ def test_docker_does_what_is_wanted_and_the_files_are_what_was_put_there(ground:
     assert ground.engine.survey(wanted.fleet, {"nobody": "/etc"}).daemons[0].enforced is None
 
 
+@pytest.mark.parametrize("ground", ["ssh"], indirect=True)
+@pytest.mark.parametrize(
+    ("label", "read"),
+    [("", False), ("--label dev.fleet.name=FLEET", False), (None, True)],
+    ids=["a stranger's", "a daemon's that was made before its keys had a folder of their own", "our own"],
+)
+def test_files_are_read_only_of_what_keeps_its_keys_elsewhere(
+    ground: Site, lab: Lab, label: str | None, read: bool
+) -> None:
+    name, host = ground.wanted.name, lab.hosts["amd-1"]
+    if label is None:
+        ground.create()
+    else:
+        marked = label.replace("FLEET", ground.wanted.fleet)
+        host.ssh(f"docker create --name {name} {marked} {ground.wanted.image}")
+    try:
+        since = host.ssh("date +%s").strip()
+        ground.engine.survey(ground.wanted.fleet, {name: buildkitd.DIRECTORY})
+        filters = f"--filter container={name} --filter event=archive-path"
+        told = host.ssh(f"docker events --since {since} --until $(($(date +%s) + 1)) {filters}")
+    finally:
+        host.ssh(f"docker rm -f {name}")
+    assert bool(told.strip()) is read
+
+
 BY_HAND = {
     "updated": (
         "docker update --cpus 0.5 --memory 200m --memory-swap 400m --restart no NAME",

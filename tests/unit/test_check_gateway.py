@@ -60,6 +60,11 @@ TABLE: dict[str, tuple[Answers, State, str]] = {
         PROBLEM,
         "port 1251 is taken by the container web",
     ),
+    "it runs, and a program has a port that it is to have": (
+        answers(**AT_WORK | {"ground": replace(GROUND, ports=TAKEN)}),
+        PROBLEM,
+        "port 1250 is taken by nginx (process 7)",
+    ),
     "one that has stopped has no port": (
         answers(**proxy(replace(OURS, state="exited")), ground=replace(GROUND, ports=TAKEN)),
         PROBLEM,

@@ -29,8 +29,10 @@ from fleet.cli.output import (
 from fleet.cli.progress import progress
 from fleet.errors import InventoryError
 from fleet.health import snapshot
+from fleet.inventory import parse
 from fleet.inventory.parse import load
 from fleet.model.facts import Down, NodeFacts, Stage
+from fleet.model.spec import FleetSpec
 from fleet.planning.lane import Lane, daemon_spec
 from fleet.planning.plan import Plan, plan
 from tests.support import values
@@ -517,6 +519,23 @@ def test_named_files_are_found_from_any_folder(home: Path, full: Path, monkeypat
         (home / "elsewhere" / name).touch()
     monkeypatch.chdir(home / "elsewhere")
     assert remembered.load(full).hosts[0].ssh.identity_file == str(home / "key")
+
+
+def test_an_inventory_saved_while_it_is_checked_is_not_remembered_as_what_it_was(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = home / "inventory.yaml"
+    first = path.read_text()
+    checked = parse.load
+
+    def saved_meanwhile(path: Path) -> FleetSpec:
+        spec = checked(path)
+        path.write_text(first + "# saved\n")
+        return spec
+
+    monkeypatch.setattr(parse, "load", saved_meanwhile)
+    remembered.load(path)
+    assert not list(home.glob("cache/fleet/inventories/*"))
 
 
 def test_a_torn_memory_is_of_no_account(home: Path) -> None:

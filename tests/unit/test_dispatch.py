@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -213,6 +214,37 @@ def test_room_that_a_build_of_this_machine_leaves_is_seen_at_once(
     bench.told = Hook(others[0].release)
     assert bench.build("--platform", "linux/amd64", ".") == 0
     assert bench.pins == {"amd-1": ("linux/amd64",)}
+
+
+def test_nodes_are_asked_again_however_often_builds_of_this_machine_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch_module, "ROOM_EVERY", 0.1)
+    monkeypatch.setattr(dispatch_module, "LOOK_EVERY", 0.001)
+    bench.prober.by_name |= {name: api(*AMD, builds=200, most=1) for name in ("amd-1", "amd-2")}
+    others = [Reservations(bench.folder) for _ in range(100)]
+    for other in others:
+        with other.choosing():
+            other.reserve([FIRST])
+
+    def end_one_after_the_other() -> None:
+        bench.prober.by_name[SECOND] = api(*AMD, builds=0, most=1)
+        while others:
+            others.pop().release()
+            time.sleep(0.02)
+
+    ending = threading.Thread(target=end_one_after_the_other)
+
+    def begin() -> None:
+        if not ending.ident:
+            ending.start()
+
+    bench.told = Hook(begin)
+    assert bench.build("--platform", "linux/amd64", ".") == 0
+    left = len(others)
+    others.clear()
+    ending.join()
+    assert (bench.pins, left > 0) == ({SECOND: ("linux/amd64",)}, True)
 
 
 def test_what_is_told_of_a_build_holds_up_nobody_who_waits_for_its_room(bench: Bench) -> None:
