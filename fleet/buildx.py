@@ -15,7 +15,7 @@ from fleet.model.facts import BuilderFacts, BuilderNode
 from fleet.model.platforms import Platform
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 OLDEST = (0, 32, 0)
 """The first buildx whose `create` takes --timeout."""
@@ -28,6 +28,9 @@ REFUSED = (0, 37, 0)
 
 DIAL_TIMEOUT = "1ns"
 """How long `create` may look at the nodes: it makes no use of it, and every buildx waits for its lock meanwhile."""
+
+MOVING = "moving."
+"""Before the name of a node that stands in for that one while it goes behind another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,11 @@ def steps(current: Sequence[BuilderNode], wanted: Sequence[BuilderNode], *, defa
     nodes of `wanted`, in any order.
     """
     kept = {node.name for node in wanted}
-    edit: list[Step] = [LeaveNode(node.name) for node in current if node.name not in kept]
+    places = {node.endpoint for node in wanted}
+    owner = {platform: node.name for node in wanted for platform in node.platforms}
+    gone = [node for node in current if node.name not in kept]
+    # Those go last whose place nobody takes: what they own is owned by others before.
+    edit: list[Step] = [LeaveNode(node.name) for node in gone if node.endpoint in places]
     try:
         nodes = after(current, edit)
         # A pin that is set takes itself away where it was: those first, and the others may have nothing left to change.
@@ -120,10 +127,19 @@ def steps(current: Sequence[BuilderNode], wanted: Sequence[BuilderNode], *, defa
             if not same(standing.get(node.name), node) and node.name in standing and not node.platforms:
                 edit.append(LeaveNode(node.name))
                 nodes = after(nodes, edit[-1:])
-            if not same(standing.get(node.name), node):
-                edit.append(AppendNode(node) if nodes else CreateBuilder(node))
+            # What another is to have stays until that one takes it.
+            found = standing.get(node.name) if node.platforms else None
+            left = (
+                tuple(platform for platform in found.platforms if owner.get(platform, node.name) != node.name)
+                if found
+                else ()
+            )
+            for_now = replace(node, platforms=(*node.platforms, *left))
+            if not same(standing.get(node.name), for_now):
+                edit.append(AppendNode(for_now) if nodes else CreateBuilder(for_now))
                 nodes = after(nodes, edit[-1:])
                 standing = {entry.name: entry for entry in nodes}
+        edit += [LeaveNode(node.name) for node in gone if node.endpoint not in places]
         # A pin that was taken away in passing is only seen at the end.
         if all(same(standing.get(node.name), node) for node in wanted):
             return tuple(edit)
@@ -132,10 +148,68 @@ def steps(current: Sequence[BuilderNode], wanted: Sequence[BuilderNode], *, defa
     return anew(current, wanted, default=default)
 
 
-def to_front(nodes: Sequence[BuilderNode], name: str) -> tuple[Step, ...]:
-    """The steps that make a node the first: those before it leave, one by one, and come again behind it."""
+def led(
+    current: Sequence[BuilderNode], wanted: Sequence[BuilderNode], first: BuilderNode, *, default: bool = False
+) -> tuple[Step, ...]:
+    """The steps to `wanted`, of which `first` becomes the builder's first node.
+
+    Those with other platforms go behind it before its own move: wherever a run is cut short, the first node with
+    platforms still shows what the first one is to build.
+    """
+    edit: tuple[Step, ...] = ()
+    if current and not any(first.name == node.name or first.endpoint == node.endpoint for node in current):
+        edit = (AppendNode(replace(first, platforms=())),)
+    nodes = after(current, edit)
+    if any(node.name == first.name for node in nodes):
+        edit += to_front(
+            nodes, first.name, lambda node: bool(node.platforms) and not {*node.platforms} & {*first.platforms}
+        )
+    edit += steps(after(current, edit), wanted, default=default)
+    return edit + to_front(after(current, edit), first.name)
+
+
+def to_front(
+    nodes: Sequence[BuilderNode], name: str, passes: Callable[[BuilderNode], bool] = lambda _: True
+) -> tuple[Step, ...]:
+    """The steps that make a node the first of those it `passes`: these leave, one by one, and come again behind it.
+
+    What has platforms is there all the while under one name or another.
+    """
     before = nodes[: [node.name for node in nodes].index(name)]
-    return tuple(step for node in before for step in (LeaveNode(node.name), AppendNode(node)))
+    return tuple(step for node in before if passes(node) for step in _behind(node))
+
+
+def _behind(node: BuilderNode) -> tuple[Step, ...]:
+    if not node.platforms:
+        return LeaveNode(node.name), AppendNode(node)
+    # Two nodes cannot have one endpoint, which buildx compares as text: a zero before the port is another text.
+    host, _, port = node.endpoint.rpartition(":")
+    copy = replace(node, name=f"{MOVING}{node.name}", endpoint=f"{host}:0{port}")
+    return AppendNode(copy), LeaveNode(node.name), AppendNode(node), LeaveNode(copy.name)
+
+
+def finish(nodes: Sequence[BuilderNode]) -> tuple[Step, ...]:
+    """The steps that end what a run that was cut short has left of `to_front`."""
+    edit: list[Step] = []
+    standing = {node.name: node for node in nodes}
+    for copy in nodes:
+        if copy.name.startswith(MOVING):
+            if copy.platforms:
+                edit.append(AppendNode(_original(copy, standing)))
+            edit.append(LeaveNode(copy.name))
+    return tuple(edit)
+
+
+def settled(nodes: Sequence[BuilderNode]) -> tuple[BuilderNode, ...]:
+    """The nodes, as they are once that has ended."""
+    return after(nodes, finish(nodes))
+
+
+def _original(copy: BuilderNode, standing: Mapping[str, BuilderNode]) -> BuilderNode:
+    name = copy.name.removeprefix(MOVING)
+    host, _, port = copy.endpoint.rpartition(":")
+    left = standing[name].platforms if name in standing else ()
+    return replace(copy, name=name, endpoint=f"{host}:{port.removeprefix('0')}", platforms=(*left, *copy.platforms))
 
 
 def anew(current: Sequence[BuilderNode], wanted: Sequence[BuilderNode], *, default: bool = False) -> tuple[Step, ...]:

@@ -25,7 +25,7 @@ from fleet.planning.plan import able_platforms, builder_steps, plan
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from fleet.model.facts import ApiFacts, Facts
+    from fleet.model.facts import ApiFacts, BuilderNode, Facts
     from fleet.model.platforms import Platform
     from fleet.model.spec import FleetSpec, HostSpec
     from fleet.observing.observe import Connections
@@ -232,10 +232,11 @@ class Applier:
             return Outcome("builder", Result.UNCHANGED)
         started = time.monotonic()
         try:
+            before = self.world.builder.read(self.spec.name).nodes
             for step in steps:
                 self.emit(Event("builder", str(step)))
                 self.world.builder.run(buildx.arguments(self.spec.name, step))
-            self._verify(steps)
+            self._verify(before, steps)
         except BuilderError as error:
             failure = Down(Stage.BUILDER, error.message, error.remedy)
             self.emit(Event("builder", error.message, "failed"))
@@ -243,13 +244,16 @@ class Applier:
         self.emit(Event("builder", "done", "done"))
         return Outcome("builder", Result.DONE, time.monotonic() - started)
 
-    def _verify(self, steps: tuple[buildx.Step, ...]) -> None:
+    def _verify(self, before: Sequence[BuilderNode], steps: tuple[buildx.Step, ...]) -> None:
         """A failed `create` of buildx may rewrite other nodes: trust only what it has stored."""
         stored = {node.name: node for node in self.world.builder.read(self.spec.name).nodes}
-        appended = {s.node.name: s.node for s in steps if isinstance(s, (buildx.CreateBuilder, buildx.AppendNode))}
-        for name, node in appended.items():
-            if not buildx.same(stored.get(name), node):
-                raise BuilderError(f"buildx did not store node {name} as it was asked to", "run fleet up again")
+        try:
+            wanted = buildx.after(before, steps)
+        except ValueError as error:
+            raise BuilderError(f"the builder was changed meanwhile: {error}", "run fleet up again") from error
+        for node in wanted:
+            if not buildx.same(stored.get(node.name), node):
+                raise BuilderError(f"buildx did not store node {node.name} as it was asked to", "run fleet up again")
 
 
 def _warned(outcomes: Iterable[Outcome], missing: Mapping[str, Down]) -> tuple[Outcome, ...]:

@@ -14,6 +14,7 @@ from fleet.cli import output
 from fleet.cli.world import entitled, load_any, world_of
 from fleet.errors import FleetError
 from fleet.model.facts import Down, Stage
+from fleet.planning.failover import registered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -24,31 +25,43 @@ if TYPE_CHECKING:
     from fleet.model.spec import FleetSpec
 
 AGAIN = 1.0
-"""Seconds until an inventory that could not be read is tried again."""
+"""Seconds until an inventory that could not be followed is tried again."""
 
 
 def watch(inventory: Path, *, as_json: bool) -> int:
     """Until ctrl-C or SIGTERM, which is its regular end."""
-    spec, troubles = load_any(inventory), _Troubles()
-    click.echo(f"the builder {spec.name} follows the fleet; ctrl-C ends it", err=True)
+    begun, troubles = False, _Troubles()
     with _Ending() as ending:
         try:
             while True:
-                for change in _changes(inventory, spec, ending, troubles):
-                    click.echo(json.dumps(change_json(change)) if as_json else _line(change))
-                spec = _loaded(inventory, troubles)
+                try:
+                    # Its state first: what is saved while it is read is another one.
+                    described, spec = _state(inventory), load_any(inventory)
+                    if not begun:
+                        click.echo(f"the builder {spec.name} follows the fleet; ctrl-C ends it", err=True)
+                    for change in _changes(inventory, described, spec, ending, troubles):
+                        click.echo(json.dumps(change_json(change)) if as_json else _line(change))
+                    begun = True
+                except FleetError as error:
+                    # Until there is a fleet again, nothing is known to be wanted.
+                    if not begun:
+                        raise
+                    troubles.tell(str(inventory), [Down(Stage.BUILDER, error.message, error.remedy)])
+                    time.sleep(AGAIN)
         except KeyboardInterrupt:
             return 0
 
 
-def _changes(inventory: Path, spec: FleetSpec, ending: _Ending, troubles: _Troubles) -> Iterator[Change]:
-    """Each change that is made, until the inventory is another one."""
+def _changes(
+    inventory: Path, described: tuple[int, ...] | None, spec: FleetSpec, ending: _Ending, troubles: _Troubles
+) -> Iterator[Change]:
+    """Each change that is made, until the inventory is another one than was `described`."""
     from fleet.adapters import lock
     from fleet.applying.follow import Follower, to_be_watched
     from fleet.observing.watch import Watch
 
-    described, world = _state(inventory), world_of(spec, keep=True)
-    follower = Follower(spec, world)
+    world = world_of(spec, keep=True)
+    follower = Follower(spec, world, may_go_on=ending.check)
     with lock.followed(entitled(spec).directory), Watch(to_be_watched(spec), world) as watched:
         for taken in watched.snapshots():
             if _state(inventory) != described:
@@ -69,16 +82,6 @@ def _state(inventory: Path) -> tuple[int, ...] | None:
     return (found.st_ino, found.st_mtime_ns, found.st_size)
 
 
-def _loaded(inventory: Path, troubles: _Troubles) -> FleetSpec:
-    """The fleet, as soon as its description can be read: until then nothing is known to be wanted."""
-    while True:
-        try:
-            return load_any(inventory)
-        except FleetError as error:
-            troubles.tell(str(inventory), [Down(Stage.BUILDER, error.message, error.remedy)])
-        time.sleep(AGAIN)
-
-
 class _Troubles:
     """Tells each on stderr when it begins."""
 
@@ -95,7 +98,7 @@ class _Troubles:
 
 
 class _Ending:
-    """SIGINT and SIGTERM end what is waited for, and nothing that has begun to change something."""
+    """SIGINT and SIGTERM end what is waited for, and a change between two of its steps; the second ends it at once."""
 
     def __init__(self) -> None:
         self._asked = self._busy = False
@@ -109,18 +112,26 @@ class _Ending:
             signal.signal(one, before)
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
-        first, self._asked = not self._asked, True
-        if first and not self._busy:
+        self._asked = True
+        for one in self._before:
+            signal.signal(one, signal.SIG_DFL)
+        if not self._busy:
+            raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """End here what is to end."""
+        if self._asked:
             raise KeyboardInterrupt
 
     @contextmanager
     def put_off(self) -> Iterator[None]:
-        """Within this context nothing is ended."""
+        """Within this context nothing is ended but by `check`."""
         self._busy = True
-        yield
-        self._busy = False
-        if self._asked:
-            raise KeyboardInterrupt
+        try:
+            yield
+        finally:
+            self._busy = False
+        self.check()
 
 
 def _line(change: Change) -> str:
@@ -134,7 +145,11 @@ def change_json(change: Change) -> dict[str, Any]:
     return {
         "at": change.at.isoformat(timespec="seconds"),
         "moves": [
-            {"platforms": list(map(str, move.platforms)), "from": move.origin, "to": move.owner}
+            {
+                "platforms": list(map(str, move.platforms)),
+                "from": move.origin and registered(move.origin),
+                "to": move.owner and registered(move.owner),
+            }
             for move in change.moves
         ],
         "why": list(change.why),

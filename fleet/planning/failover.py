@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from fleet import notes
+from fleet import buildx, notes
 from fleet.containers.proxy import builder_name, endpoint, gates
 from fleet.gateway_health import explained
 from fleet.health import drained
@@ -20,7 +20,6 @@ from fleet.planning.plan import able_platforms, builder_steps
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from fleet import buildx
     from fleet.model.facts import BuilderNode, Facts
     from fleet.model.platforms import Platform
     from fleet.model.spec import FleetSpec
@@ -32,7 +31,7 @@ LATE = 15.0
 """Seconds after which one that only is late is down: a frozen daemon takes connections, and buildx waits for it."""
 
 FAILURES = 2
-"""Looks in a row that have to fail; one is enough where the port refuses."""
+"""Looks in a row that have to fail once another has answered; one is enough where the port refuses."""
 
 APART = 10.0
 """Seconds between two changes at least."""
@@ -54,7 +53,7 @@ class Trail:
     failing: float | None = None
     """Since when it has not."""
     failures: int = 0
-    """Looks in a row at which it did more than be late."""
+    """Looks in a row at which it failed although this machine's network is there: see `noticed`."""
     down: bool = False
 
     def steady(self, now: float) -> bool:
@@ -76,36 +75,40 @@ class Memory:
 
 
 def noticed(memory: Memory, facts: Facts, now: float) -> Memory:
-    """The same, and what was found since: an answer is a new one when it is another object."""
+    """The same, and what was found since: an answer is a new one when it is another object.
+
+    A failure counts when another has answered since the first one, at an earlier look, and still does: a network that
+    goes or comes back is heard of from one after the other.
+    """
     nodes = ((name, node.api) for name, node in facts.nodes.items())
-    said: tuple[tuple[Way, ApiFacts | Down | None], ...] = (*nodes, *facts.gates.items())
-    trails = {way: _longer(memory.trails.get(way), answer, now) for way, answer in said if answer is not None}
-    return replace(memory, trails={way: _judged(way, trail, trails, now) for way, trail in trails.items()})
+    answers: tuple[tuple[Way, ApiFacts | Down | None], ...] = (*nodes, *facts.gates.items())
+    said = {way: answer for way, answer in answers if answer is not None}
+    heard = {
+        way: trail.answered
+        for way, trail in memory.trails.items()
+        if trail.answered is not None and isinstance(said.get(way), ApiFacts)
+    }
+    trails = {}
+    for way, answer in said.items():
+        others = max((at for key, at in heard.items() if key != way), default=None)
+        trails[way] = _longer(memory.trails.get(way), answer, now, others)
+    return replace(memory, trails=trails)
 
 
-def _longer(trail: Trail | None, said: ApiFacts | Down, now: float) -> Trail:
+def _longer(trail: Trail | None, said: ApiFacts | Down, now: float, others: float | None) -> Trail:
+    """`others`: when another has answered."""
     if trail and trail.said is said:
         return trail
     trail = trail or Trail(said)
     if isinstance(said, ApiFacts):
         return Trail(said, answered=now, well=now if trail.well is None else trail.well)
-    return replace(
-        trail,
-        said=said,
-        well=trail.well if trail.steady(now) else None,
-        failing=now if trail.failing is None else trail.failing,
-        failures=trail.failures + (not said.late),
-    )
-
-
-def _judged(way: Way, trail: Trail, trails: Mapping[Way, Trail], now: float) -> Trail:
-    """Down is what fails for good, while others have answered after it began to."""
-    if trail.failing is None or not isinstance(trail.said, Down):
-        return trail
-    since = trail.failing
-    enough = _refused(trail.said) or trail.failures >= FAILURES or now - since >= LATE
-    network = any(other.answered is not None and other.answered > since for key, other in trails.items() if key != way)
-    return replace(trail, down=True, well=None) if enough and network else trail
+    since = now if trail.failing is None else trail.failing
+    counts = others is not None and others > since
+    failures = trail.failures + counts
+    enough = failures >= FAILURES and (not said.late or now - since >= LATE)
+    down = trail.down or (counts and _refused(said)) or enough
+    well = trail.well if trail.steady(now) and not down else None
+    return replace(trail, said=said, well=well, failing=since, failures=failures, down=down)
 
 
 def _refused(why: Down) -> bool:
@@ -128,11 +131,12 @@ def steps(spec: FleetSpec, facts: Facts, memory: Memory, now: float) -> tuple[tu
     judged = [host.name for host in spec.hosts if host.name not in doubtful]
     able = able_platforms(spec, facts, judged, {})
     able = {name: platforms for name, platforms in able.items() if not notes.drain(trails[name].said)}
-    owner = {platform: node.name for node in facts.builder.nodes for platform in node.platforms}
+    nodes = buildx.settled(facts.builder.nodes)
+    owner = {platform: node.name for node in nodes for platform in node.platforms}
     for name in reversed(able):
         if trails[name].steady(now):
             owner |= dict.fromkeys(able[name], name)
-    sends = {node.endpoint for node in facts.builder.nodes if node.platforms}
+    sends = {node.endpoint for node in nodes if node.platforms}
     leading = {
         key
         for key, gate in ways_in.items()
@@ -150,19 +154,32 @@ class Move:
     """Platforms that have another owner now; None: nobody."""
 
     platforms: tuple[Platform, ...]
-    origin: str | None
-    owner: str | None
+    origin: Way | None
+    owner: Way | None
 
     def __str__(self) -> str:
-        return f"{', '.join(map(str, self.platforms))}: {self.origin or 'nobody'} → {self.owner or 'nobody'}"
+        return f"{', '.join(map(str, self.platforms))}: {_shown(self.origin)} → {_shown(self.owner)}"
 
 
-def moves(before: Sequence[BuilderNode], after: Sequence[BuilderNode]) -> tuple[Move, ...]:
+def _shown(way: Way | None) -> str:
+    if way is None:
+        return "nobody"
+    return way if isinstance(way, str) else f"{registered(way)} on {way[0]}"
+
+
+def registered(way: Way) -> str:
+    """Its name in the builder."""
+    return way if isinstance(way, str) else builder_name(way[1])
+
+
+def moves(spec: FleetSpec, before: Sequence[BuilderNode], after: Sequence[BuilderNode]) -> tuple[Move, ...]:
     """What has another owner afterwards."""
+    sends = {endpoint(gate): way for way, gate in gates(spec).items()}
     origin, owner = (
-        {platform: node.name for node in nodes for platform in node.platforms} for nodes in (before, after)
+        {platform: sends.get(node.endpoint, node.name) for node in buildx.settled(nodes) for platform in node.platforms}
+        for nodes in (before, after)
     )
-    moved: dict[tuple[str | None, str | None], list[Platform]] = {}
+    moved: dict[tuple[Way | None, Way | None], list[Platform]] = {}
     for platform in (*origin, *(platform for platform in owner if platform not in origin)):
         if origin.get(platform) != owner.get(platform):
             moved.setdefault((origin.get(platform), owner.get(platform)), []).append(platform)
@@ -172,32 +189,27 @@ def moves(before: Sequence[BuilderNode], after: Sequence[BuilderNode]) -> tuple[
 def reasons(spec: FleetSpec, moved: Sequence[Move], memory: Memory, now: float) -> tuple[str, ...]:
     """Why: what is wrong with those that own less now; else since when those that own more have been well."""
     wrong = _wrong(spec, memory.trails)
-    drains = {name: drain for name, drain in wrong.items() if drain.stage is Stage.DRAIN}
+    drains = {way: drain for way, drain in wrong.items() if drain.stage is Stage.DRAIN}
     found: dict[str, None] = {}
     for move in moved:
-        down = {name: why for name, why in wrong.items() if name == move.origin}
-        if not down and move.origin and move.origin.startswith(builder_name("")):
+        down = {way: why for way, why in wrong.items() if way == move.origin}
+        if not down and isinstance(move.origin, tuple):
             # It works, but it would send builds there.
             down = drains
-        found |= {f"{name}: {why.stage}: {why.reason}": None for name, why in down.items()}
-        well = [trail.well for way, trail in memory.trails.items() if _registered(way) == move.owner and trail.well]
-        if not down and well:
-            found[f"{move.owner} has answered for {now - min(well):.0f} s"] = None
+        found |= {f"{_shown(way)}: {why.stage}: {why.reason}": None for way, why in down.items()}
+        trail = memory.trails.get(move.owner) if move.owner else None
+        if not down and trail and trail.well is not None:
+            found[f"{_shown(move.owner)} has answered for {now - trail.well:.0f} s"] = None
     return tuple(found)
 
 
-def _wrong(spec: FleetSpec, trails: Mapping[Way, Trail]) -> dict[str, Down]:
-    """Name in the builder -> why it is to own nothing."""
-    wrong = {}
+def _wrong(spec: FleetSpec, trails: Mapping[Way, Trail]) -> dict[Way, Down]:
+    """Why each that is to own nothing is."""
+    wrong: dict[Way, Down] = {}
     for way, trail in trails.items():
-        name, drain = _registered(way), notes.drain(trail.said)
+        drain = notes.drain(trail.said)
         if isinstance(trail.said, Down) and trail.down:
-            wrong[name] = trail.said if isinstance(way, str) else explained(trail.said)
+            wrong[way] = trail.said if isinstance(way, str) else explained(trail.said)
         elif drain and isinstance(way, str):
-            wrong[name] = drained(spec.host(way), drain)
+            wrong[way] = drained(spec.host(way), drain)
     return wrong
-
-
-def _registered(way: Way) -> str:
-    """Its name in the builder."""
-    return way if isinstance(way, str) else builder_name(way[1])

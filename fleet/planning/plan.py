@@ -142,8 +142,10 @@ def plan_down(
     steps: tuple[buildx.Step, ...] = ()
     if facts.builder.registered and not blocked:
         leaving = {*only, *gateway.leading_to(spec, only)}
-        staying = [node for node in facts.builder.nodes if only and not {node.name, node.endpoint} & leaving]
-        steps = buildx.steps(facts.builder.nodes, staying) if staying else (buildx.RemoveBuilder(),)
+        nodes = buildx.settled(facts.builder.nodes)
+        staying = [node for node in nodes if only and not {node.name, node.endpoint} & leaving]
+        less = (*buildx.finish(facts.builder.nodes), *buildx.steps(nodes, staying)) if staying else ()
+        steps = less if staying else (buildx.RemoveBuilder(),)
     return Plan(spec.name, lanes=lanes, builder=steps, builder_blocked=blocked)
 
 
@@ -164,6 +166,8 @@ def builder_steps(
     """
     if blocked := builder_problem(spec.name, builder, vault.driver_options):
         return (), blocked
+    unfinished = buildx.finish(builder.nodes)
+    builder = replace(builder, nodes=buildx.settled(builder.nodes))
     through = gateway.builder_nodes(spec, ready, ways, builder, vault)
     taken = {platform for node in through.values() for platform in node.platforms}
     today = {platform: node.name for node in builder.nodes for platform in node.platforms}
@@ -189,19 +193,20 @@ def builder_steps(
             pinned = owned[host.name] if host.name in owned else silent[host.name].platforms
             wanted.append(BuilderNode(host.name, f"tcp://{host.endpoint}", pinned, vault.driver_options))
     if not wanted:
-        return (), None
+        return unfinished, None
     steps = buildx.steps(builder.nodes, wanted, default=builder.default)
     if ways.waiting:
-        return steps, None
+        return unfinished + steps, None
     # A build without a platform goes to the first node: that is to be a gateway, or else one that can build, and not
     # one of another architecture.
-    main = ways.main or next(map(_arch, builder.nodes), None)
+    main = ways.main or next(filter(None, map(_arch, builder.nodes)), None)
     base = Platform("linux", main or "").normalised()
     front = next((node for node in wanted if base in node.platforms), None)
-    end = buildx.after(builder.nodes, steps)
-    if front and (gateway_arch(front) or gateway_arch(end[0]) or end[0].name not in ready or preferred is not None):
-        steps += buildx.to_front(end, front.name)
-    return steps, None
+    leads = buildx.after(builder.nodes, steps)[0]
+    unfit = gateway_arch(leads) or leads.name not in ready
+    if front and front.name != leads.name and (gateway_arch(front) or unfit or preferred is not None):
+        steps = buildx.led(builder.nodes, wanted, front, default=builder.default)
+    return unfinished + steps, None
 
 
 def _arch(node: BuilderNode) -> str | None:

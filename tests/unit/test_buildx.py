@@ -7,7 +7,7 @@ import io
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fleet.buildx import (
@@ -19,14 +19,18 @@ from fleet.buildx import (
     after,
     arguments,
     check_version,
+    finish,
+    led,
     parse_instance,
     parse_version,
     same,
+    settled,
     steps,
     to_front,
 )
 from fleet.errors import BuilderError
 from fleet.model.facts import BuilderNode
+from fleet.model.platforms import Platform
 from tests.support.values import OPTIONS, node, platforms
 
 # ---------------------------------------------------------------------------------------------- arguments
@@ -122,7 +126,7 @@ STEPS: dict[str, tuple[Nodes, Nodes, tuple[Step, ...]]] = {
         (C_AT_B,),
         (RemoveBuilder(), CreateBuilder(C_AT_B)),
     ),
-    "all nodes replaced": ((A,), (B,), (RemoveBuilder(), CreateBuilder(B))),
+    "all nodes replaced": ((A,), (B,), (AppendNode(B), LeaveNode("a"))),
     "the last pin taken away": ((B,), (B_STANDBY,), (RemoveBuilder(), CreateBuilder(B_STANDBY))),
     "endpoints swapped": (
         (A, B),
@@ -215,6 +219,45 @@ def test_any_node_can_be_the_first(nodes: Nodes, data: st.DataObject) -> None:
     assert sorted(entry.name for entry in reached) == sorted(entry.name for entry in nodes)
     assert all(entry in reached for entry in nodes)
     assert not any(isinstance(step, (RemoveBuilder, CreateBuilder)) for step in taken)
+
+
+def pins(nodes: Nodes) -> set[Platform]:
+    return {platform for entry in nodes for platform in entry.platforms}
+
+
+@given(reachable_nodes().filter(bool), st.data())
+def test_while_another_becomes_the_first_nothing_loses_its_owner(nodes: Nodes, data: st.DataObject) -> None:
+    """And what was cut short is finished: the owners are the same ones, under the same name and endpoint."""
+    taken = to_front(nodes, data.draw(st.sampled_from(nodes)).name)
+    for done in range(len(taken) + 1):
+        half = after(nodes, taken[:done])
+        assert pins(half) == pins(nodes)
+        owners = {entry.name: entry for entry in settled(half) if entry.platforms}
+        assert owners == {entry.name: entry for entry in nodes if entry.platforms}
+        assert {entry.name for entry in settled(half)} <= {entry.name for entry in nodes}
+        steps_left = finish(half)
+        assert all(pins(after(half, steps_left[:count])) == pins(nodes) for count in range(len(steps_left)))
+
+
+def test_who_stands_in_for_a_node_is_at_the_same_place() -> None:
+    first, *_ = to_front((A, B_STANDBY), "b")
+    assert first == AppendNode(node("moving.a", "linux/amd64", endpoint="tcp://a.example:01234"))
+
+
+@given(reachable_nodes(), wanted_nodes(), st.data())
+def test_no_step_takes_a_platform_from_everybody_that_is_wanted_and_was_there(
+    current: Nodes, wanted: list[BuilderNode], data: st.DataObject
+) -> None:
+    """Unless an endpoint goes from one name to another, or the builder has to be made anew."""
+    homes = {entry.endpoint: entry.name for entry in current}
+    assume(all(homes.get(entry.endpoint, entry.name) == entry.name for entry in wanted))
+    first = data.draw(st.sampled_from(wanted))
+    decided = led(current, wanted, first)
+    assert after(current, decided)[0].name == first.name
+    assume(RemoveBuilder() not in decided)
+    lasting = pins(current) & {platform for entry in wanted for platform in entry.platforms}
+    for done in range(len(decided) + 1):
+        assert lasting <= pins(after(current, decided[:done]))
 
 
 @given(reachable_nodes())

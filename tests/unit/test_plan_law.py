@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from certs.lifetimes import AUTHORITY_LIFETIME, LEAF_LIFETIME
 from fleet import notes
+from fleet.buildx import settled
 from fleet.model.facts import ApiFacts, BuilderFacts, BuilderNode, Stage
 from fleet.model.spec import Balance, Delivery, GatewaySpec, object_name
 from fleet.planning.plan import plan_down
@@ -345,7 +346,7 @@ def builds_are_served(world: FakeWorld) -> None:
     free = {
         name: answer for name, answer in answering.items() if (drain := notes.drain(answer)) is None or drain.passing
     }
-    for entry in world.builder.read("acme").nodes:
+    for entry in settled(world.builder.read("acme").nodes):
         for platform in entry.platforms if entry.name not in answering else ():
             assert not [name for name, answer in free.items() if platform in answer.platforms]
 
