@@ -80,9 +80,9 @@ class BuildRecord:
     """Of the image that it made."""
     asked_by: str | None = None
 
-    def seconds(self, now: datetime) -> float:
-        """How long it took, or has taken so far."""
-        return max(((self.completed or now) - self.created).total_seconds(), 0.0)
+    def seconds(self, now: datetime) -> float | None:
+        """How long it took, or has taken so far; None: unknown, the node's clock being ahead."""
+        return _between(self.created, self.completed or now)
 
     def known_here(self, folder: str) -> BuildRecord:
         """The same build, which this machine's buildx remembers to have asked for, with this context."""
@@ -120,8 +120,8 @@ class Step:
     """Why it failed."""
 
     def seconds(self, now: datetime) -> float | None:
-        """How long it took, or has taken so far; None: it has not begun."""
-        return max(((self.ended or now) - self.began).total_seconds(), 0.0) if self.began else None
+        """How long it took, or has taken so far; None: it has not begun, or the node's clock is ahead."""
+        return _between(self.began, self.ended or now) if self.began else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +141,8 @@ class Account:
         self.record = record
         self.steps: dict[str, Step] = {}
         self.written: deque[Written] = deque(maxlen=most)
+        self.shortened: set[str] = set()
+        """Steps of which lines have fallen out."""
 
     def add(self, told: BuildRecord | Step | Written) -> None:
         """Take up what comes next."""
@@ -150,6 +152,8 @@ class Account:
             case Step():
                 self.steps[told.key] = told
             case Written():
+                if self.written and len(self.written) == self.written.maxlen:
+                    self.shortened.add(self.written[0].step)
                 self.written.append(told)
 
     @property
@@ -241,6 +245,11 @@ def in_order(records: Iterable[BuildRecord], last: int | None = None) -> tuple[B
     ran = [record for record in by_beginning if record.completed]
     running = [record for record in by_beginning if not record.completed]
     return (*(ran if last is None else ran[max(len(ran) - last, 0) :]), *running)
+
+
+def _between(begin: datetime, end: datetime) -> float | None:
+    """Seconds; None: it ends before it begins, as told by two clocks."""
+    return (end - begin).total_seconds() if end >= begin else None
 
 
 def _remote(context: str) -> bool:

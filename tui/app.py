@@ -32,6 +32,7 @@ from tui.themes import DEFAULTS, THEMES, fitting
 from tui.view import Trends
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
@@ -96,7 +97,7 @@ class Dashboard(Errands):
         self._signs = ("READ-ONLY",) if read_only else ()
         self.snapshot = _nothing_yet(outside.spec, outside.now())
         self.trends = Trends()
-        self._under_way: list[str] = []
+        self._under_way: list[tuple[str, threading.Thread]] = []
         self._feed = Feed(
             self.outside.watch,
             lambda taken: self.post_message(Arrived(taken)),
@@ -171,6 +172,16 @@ class Dashboard(Errands):
     def end_watching(self) -> bool:
         """Leave nothing behind, after `run`; whether that was possible in time."""
         return self._feed.end()
+
+    @property
+    def changing(self) -> tuple[str, ...]:
+        """What changes nodes at this moment."""
+        return tuple(title for title, thread in self._under_way if thread.is_alive())
+
+    def end_changes(self) -> None:
+        """Nothing is left half done, whatever has ended `run`: wait for what is under way."""
+        for _, thread in tuple(self._under_way):
+            thread.join()
 
     # ----------------------------------------------------------------------------------------------- screens
 
@@ -303,23 +314,23 @@ class Dashboard(Errands):
     def _run_deed(self, word: str, nodes: tuple[str, ...], names: str) -> None:
         deed, title = self.outside.deeds[word], f"{word} {names}"
         page = RunPage(title)
-        self._under_way.append(title)
         self.push_screen(page)
 
         def run() -> list[str]:
             return list(deed(nodes, lambda event: self.later(page.take, event)))
 
         def end(said: Sequence[str]) -> None:
-            self._under_way.remove(title)
+            self._under_way.remove(changing)
             page.end(said)
             self._feed.hurry()
 
-        self.ask(run, end, lambda why: end([why]))
+        changing = title, self.ask(run, end, lambda why: end([why]))
+        self._under_way.append(changing)
 
     async def action_quit(self) -> None:
         """Leave, unless something would be left half done."""
         if self._under_way:
-            self.complain(f"{self._under_way[0]} is under way: leave when it has ended")
+            self.complain(f"{self._under_way[0][0]} is under way: leave when it has ended")
         else:
             self.exit()
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from fleet.builds import BuildRecord, Outcome, Step, StepState
 from fleet.model.facts import Down
-from tui.cells import UNKNOWN, Cell, Column, Tone, bar, fitted, toned
+from tui.cells import UNKNOWN, Cell, Column, Tone, bar, fitted, plain, toned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import datetime
 
-    from fleet.builds import Account
+    from fleet.builds import Account, Written
 
 DOUBT = 3.0
 """Seconds in which a node that answers again has to tell of what ran there before: a killed daemon has forgotten it."""
@@ -40,6 +40,8 @@ class Known:
         self._records: dict[tuple[str, str], BuildRecord] = {}
         self._doubted: dict[tuple[str, str], float] = {}
         self.silent: dict[str, Down] = {}
+        self.answering: set[str] = set()
+        """Nodes that have told all that they know, and tell what is new."""
 
     def add(self, node: str, said: BuildRecord | Down | None, at: float) -> None:
         """Take up what came at a moment, in seconds; see `fleet.observing.building.follow`."""
@@ -52,8 +54,10 @@ class Known:
                     self._records[place] = said
             case Down():
                 self.silent[node] = said
+                self.answering.discard(node)
             case None:
                 self.silent.pop(node, None)
+                self.answering.add(node)
                 self._doubted |= {place: at for place, one in self._records.items() if place[0] == node and _runs(one)}
 
     def rows(self, at: float, most: int) -> list[BuildRecord]:
@@ -72,8 +76,10 @@ def _runs(record: BuildRecord) -> bool:
     return record.outcome is Outcome.RUNNING
 
 
-def duration(seconds: float) -> str:
-    """In at most two units."""
+def duration(seconds: float | None) -> str:
+    """In at most two units; unknown is a dash."""
+    if seconds is None:
+        return plain(UNKNOWN)
     if seconds < 100:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -83,16 +89,27 @@ def duration(seconds: float) -> str:
 # --------------------------------------------------------------------------------------------------- builds
 
 
-def _result(record: BuildRecord) -> Cell:
+Since = datetime | None
+"""Since when nothing is known of what runs; None: it is known."""
+
+
+def unknown_since(since: datetime) -> str:
+    """In words."""
+    return f"unknown since {since:%H:%M:%S} UTC"
+
+
+def _result(record: BuildRecord, since: Since = None) -> Cell:
+    if since and _runs(record):
+        return toned("? unknown", "stale")
     sign, tone = _SIGNS[record.outcome]
     return toned(f"{sign} {record.outcome}", tone)
 
 
-def _steps(record: BuildRecord) -> Cell:
+def _steps(record: BuildRecord, since: Since) -> Cell:
     steps = record.steps
     if steps is None or not steps.total:
         return UNKNOWN
-    tone = _SIGNS[record.outcome][1]
+    tone = "stale" if since and _runs(record) else _SIGNS[record.outcome][1]
     return (*bar(steps.done / steps.total, 8, tone), (" ", ""), *fitted(((f"{steps.done}/{steps.total}", ""),), 7))
 
 
@@ -118,37 +135,57 @@ def _or_unknown(text: str | None) -> Cell:
     return toned(text) if text else UNKNOWN
 
 
-def build_columns(now: Callable[[], datetime]) -> tuple[Column[BuildRecord], ...]:
-    """What is said of a build; how long one runs is asked of the clock as it is drawn."""
+def build_columns(
+    now: Callable[[], datetime], unknown_since: Callable[[str], Since]
+) -> tuple[Column[BuildRecord], ...]:
+    """What is said of a build; how long one runs is asked of the clock as it is drawn.
 
-    def seconds(record: BuildRecord) -> float:
-        return record.seconds(now())
+    `unknown_since`: since when a node has told nothing.
+    """
+
+    def seconds(record: BuildRecord) -> float | None:
+        return record.seconds(unknown_since(record.node) or now())
+
+    def took(record: BuildRecord) -> Cell:
+        return toned(duration(seconds(record)), "stale" if unknown_since(record.node) and _runs(record) else "")
 
     def began(record: BuildRecord) -> Cell:
         return toned(f"{record.created:%m-%d %H:%M:%S}", "dim")
 
     return (
-        Column("RESULT", _result, lambda record: list(Outcome).index(record.outcome), 10),
+        Column(
+            "RESULT",
+            lambda one: _result(one, unknown_since(one.node)),
+            lambda record: list(Outcome).index(record.outcome),
+            10,
+        ),
         Column("PROJECT", lambda record: _or_unknown(record.name), lambda record: record.name, 16, grows=True),
         Column("PLATFORM", _platforms, lambda record: record.platforms, 14, rank=2),
         Column("NODE", lambda record: toned(record.node), lambda record: record.node, 8),
-        Column("STEPS", _steps, lambda record: record.steps.done if record.steps else None, 16, rank=1),
+        Column(
+            "STEPS",
+            lambda record: _steps(record, unknown_since(record.node)),
+            lambda record: record.steps.done if record.steps else None,
+            16,
+            rank=1,
+        ),
         Column("CACHED", _cached, _share, 6, rank=3, right=True),
-        Column("TOOK", lambda record: toned(duration(seconds(record))), seconds, 8, right=True),
+        Column("TOOK", took, seconds, 8, right=True),
         Column("BEGAN (UTC)", began, lambda record: record.created, 14, rank=4),
         Column("BY", lambda record: _or_unknown(record.asked_by), lambda record: record.asked_by, 14, rank=5),
     )
 
 
-def build_lines(record: BuildRecord, now: datetime) -> list[Cell]:
-    """One build in a few lines."""
+def build_lines(record: BuildRecord, now: datetime, since: Since = None) -> list[Cell]:
+    """One build in a few lines; `since`: nothing is known of it any more, if it ran."""
     where = "  ".join(filter(None, (f"  on {record.node}", ", ".join(record.platforms))))
     steps = record.steps
-    said = [f"{record.created:%Y-%m-%d %H:%M:%S} UTC", duration(record.seconds(now))]
+    said = [f"{record.created:%Y-%m-%d %H:%M:%S} UTC", duration(record.seconds(since or now))]
     said += [f"{steps.done} of {steps.total} steps", f"{steps.cached} cached"] if steps else []
     said += [f"asked for by {record.asked_by}"] if record.asked_by else []
+    result = toned(f"? {unknown_since(since)}", "stale") if since and _runs(record) else _result(record)
     return [
-        ((record.name or "a build", "title"), ("  ", ""), *_result(record), (where, "dim")),
+        ((record.name or "a build", "title"), ("  ", ""), *result, (where, "dim")),
         toned(", ".join((*said, f"ref {record.ref}")), "dim"),
         *([toned(record.reason, "bad")] if record.reason else []),
     ]
@@ -157,28 +194,31 @@ def build_lines(record: BuildRecord, now: datetime) -> list[Cell]:
 # ---------------------------------------------------------------------------------------------------- steps
 
 
-def _state(step: Step) -> Cell:
+def _state(step: Step, since: Since) -> Cell:
+    if since and not step.state.over:
+        return toned("? unknown", "stale")
     sign, tone = _STEP_SIGNS[step.state]
     return toned(f"{sign} {step.state}", tone)
 
 
 def _took(step: Step, now: datetime) -> Cell:
-    seconds = step.seconds(now)
-    if seconds is None or step.state is StepState.CACHED:
-        return ()
-    return toned(duration(seconds))
+    return () if step.began is None or step.state is StepState.CACHED else toned(duration(step.seconds(now)))
 
 
 def _name(step: Step) -> Cell:
     return toned(step.name, "dim" if step.name.startswith("[internal]") else "")
 
 
-def step_columns(now: Callable[[], datetime]) -> tuple[Column[Step], ...]:
-    """What is said of a step."""
+def step_columns(now: Callable[[], datetime], unknown_since: Callable[[], Since]) -> tuple[Column[Step], ...]:
+    """What is said of a step; `unknown_since`: since when nothing has been told of the build."""
+
+    def until() -> datetime:
+        return unknown_since() or now()
+
     return (
-        Column("STATE", _state, lambda step: list(StepState).index(step.state), 10),
+        Column("STATE", lambda step: _state(step, unknown_since()), lambda step: list(StepState).index(step.state), 10),
         Column("STEP", _name, lambda step: step.name, 20, grows=True),
-        Column("TOOK", lambda step: _took(step, now()), lambda step: step.seconds(now()), 8, right=True),
+        Column("TOOK", lambda step: _took(step, until()), lambda step: step.seconds(until()), 8, right=True),
     )
 
 
@@ -201,11 +241,19 @@ def telling(account: Account) -> str | None:
     return next(found, account.written[-1].step if account.written else None)
 
 
-def log_lines(account: Account, now: datetime) -> tuple[list[Cell], dict[str, int]]:
-    """What the steps have written, step by step; and at which line each begins."""
+def log_line(said: Written) -> Cell:
+    """A line that a step has written."""
+    return ((f"{said.line.at:%H:%M:%S}  ", "dim"), *toned(said.line.text))
+
+
+def log_lines(account: Account, now: datetime, cell: Callable[[Written], Cell]) -> tuple[list[Cell], dict[str, int]]:
+    """What the steps have written, step by step; and at which line each begins.
+
+    `cell`: what is shown of a line: always the same of the same line, by which a log that is held knows it again.
+    """
     texts: dict[str, list[Cell]] = {}
     for said in account.written:
-        texts.setdefault(said.step, []).append(((f"{said.line.at:%H:%M:%S}  ", "dim"), *toned(said.line.text)))
+        texts.setdefault(said.step, []).append(cell(said))
     lines: list[Cell] = []
     begin: dict[str, int] = {}
     for step in steps_in_order(account):
@@ -215,6 +263,7 @@ def log_lines(account: Account, now: datetime) -> tuple[list[Cell], dict[str, in
         sign, tone = _STEP_SIGNS[step.state]
         took = _took(step, now)
         lines.append(((f"{sign} ", tone), (step.name, "title"), *((("  ", ""), *took) if took else ())))
+        lines += [toned("older lines of it are not kept", "dim")] if step.key in account.shortened else []
         lines += texts.get(step.key, ())
         lines += [toned(step.reason, "bad")] if step.reason else []
     return lines, begin

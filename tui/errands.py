@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from textual.app import App
@@ -37,8 +38,10 @@ class Errands(App[None]):
     """An app that never waits itself."""
 
     def later(self, call: Callable[[T], None], value: T) -> None:
-        """Show something; called from any thread."""
-        self.post_message(Later(lambda: call(value)))
+        """Show something, while there are screens; called from any thread."""
+        # What works in a thread goes on when the screens have just ended.
+        with suppress(RuntimeError):
+            self.post_message(Later(lambda: call(value)))
 
     def on_later(self, message: Later) -> None:
         """What a thread has to show."""
@@ -46,7 +49,7 @@ class Errands(App[None]):
 
     def ask(
         self, call: Callable[[], T], show: Callable[[T], None], failed: Callable[[str], None] | None = None
-    ) -> None:
+    ) -> threading.Thread:
         """Call it in a thread of its own, and show what comes of it; what fails is told."""
 
         def work() -> None:
@@ -57,7 +60,9 @@ class Errands(App[None]):
             else:
                 self.later(show, result)
 
-        threading.Thread(target=work, daemon=True).start()
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        return thread
 
     def complain(self, text: str) -> None:
         """A note that something failed."""

@@ -83,7 +83,8 @@ class Grid(ScrollView, Toned, Generic[R], can_focus=True, inherit_bindings=False
         as the longest.
         """
         super().__init__(**given)
-        self._columns, self._key, self._words, self._empty = tuple(columns), key, words, empty
+        self._columns, self._key, self._words = tuple(columns), key, words
+        self.empty = empty
         self._can = {"open": opens, "mark": marks}
         self._named = named
         self._given: Sequence[R] = ()
@@ -165,7 +166,7 @@ class Grid(ScrollView, Toned, Generic[R], can_focus=True, inherit_bindings=False
             return self._titles(width)
         at = y - 1 + self.scroll_offset.y
         if at >= len(self._rows):
-            said = self._empty if not self._given else f"nothing matches {self.pattern!r}"
+            said = self.empty if not self._given else f"nothing matches {self.pattern!r}"
             empty: Cell = ((f"  {said}", "dim"),) if y == 1 and not self._rows else ()
             return self.strip(empty, width, self.rich_style)
         self._layout()

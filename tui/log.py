@@ -45,10 +45,9 @@ class Log(Sheet):
         self._wrapped: tuple[int, dict[Cell, list[Cell]]] = 0, {}
         """For a width, the rows of each line that is wider: most lines stay, and wrapping is what takes long."""
 
-    @property
-    def state(self) -> str:
+    def state(self, following: str = "following") -> str:
         """How it is shown, in words."""
-        parts = ["following" if self.follows else "held"] + ["wrapped"] * self._wrap
+        parts = [following if self.follows else "held"] + ["wrapped"] * self._wrap
         if self._pattern:
             of = f"{self._current + 1} of {len(self._found)} lines" if self._found else "not found"
             parts.append(f"/{self.searched}: {of}")
@@ -58,6 +57,24 @@ class Log(Sheet):
     def follows(self) -> bool:
         """Whether what is new will be in sight."""
         return not self._held and self._at_end
+
+    def show(self, lines: Sequence[Cell]) -> None:
+        """Draw these instead; unless it follows, the line on top stays there, whatever went or came above it.
+
+        A line is the same where it is the same object.
+        """
+        before, top = self._given, self._line_at(self.scroll_offset.y)
+        held = bool(before) and not self.follows
+        within = self.scroll_offset.y - self._starts[top] if held else 0
+        super().show(lines)
+        if held and self._given is not before and self._starts:
+            at = {id(line): at for at, line in enumerate(lines)}
+            # What has no line of its own any more gives its place to the next that has.
+            stays = next(
+                (max(at[id(line)] - below, 0) for below, line in enumerate(before[top:]) if id(line) in at), top
+            )
+            row = self._starts[min(stays, len(self._starts) - 1)] + within
+            self.scroll_to(y=row, animate=False, force=True, immediate=True)
 
     def action_hold(self) -> None:
         """Follow what comes, or do not."""

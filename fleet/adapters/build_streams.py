@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import threading
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -35,6 +36,9 @@ FEED_TIMEOUT = 30.0
 
 ALIVE_TIMEOUT = 3.0
 """Seconds in which a daemon has to answer before it is listened to: one that is silent is found out by it."""
+
+ALIVE_EVERY = 10.0
+"""Seconds after which a daemon is asked whether it answers, while nothing else tells that it has fallen silent."""
 
 _CONTROL = "/moby.buildkit.v1.Control/"
 
@@ -80,7 +84,7 @@ def feed(host: HostSpec, channel: grpc.Channel, stop: Stop) -> Iterator[BuildRec
 def build(host: HostSpec, channel: grpc.Channel, ref: str, stop: Stop) -> Iterator[BuildRecord | Step | Written]:
     """Its record, its steps as they change and what they write, and its record once more when it has ended.
 
-    Raises RpcError, and HostError when the daemon does not know it.
+    Raises RpcError, also once the daemon has fallen silent, and HostError when it does not know the build.
     """
     known = list(_history(channel, build_history.only(ref), HISTORY_TIMEOUT))
     record = next(build_history.records(host.name, known), None)
@@ -88,13 +92,43 @@ def build(host: HostSpec, channel: grpc.Channel, ref: str, stop: Stop) -> Iterat
         raise HostError(Stage.API, f"{host.name} does not remember a build {ref}", "fleet builds")
     yield record
     status = build_history.Status(build_history.concealer(known))
-    for message in _answers(_status(channel, ref), stop):
-        yield from status.read(message)
+    call = _status(channel, ref)
+    with _broken_off_when_silent(channel, call):
+        for message in _answers(call, stop):
+            yield from status.read(message)
     yield from status.rest()
     if record.outcome is Outcome.RUNNING:
         # What came of it is known a moment after the last that is told of it.
         events = _answers(_history(channel, build_history.only(ref, follow=True), HISTORY_TIMEOUT), stop)
         yield from islice((ended for ended in build_history.records(host.name, events) if ended.completed), 1)
+
+
+@contextmanager
+def _broken_off_when_silent(channel: grpc.Channel, call: grpc.Call) -> Iterator[None]:
+    """A build may say nothing for hours, and a stream does not notice that its node is gone: it is asked beside it.
+
+    Raises RpcError: of the call, or of the question that was not answered.
+    """
+    over, silent = threading.Event(), list[grpc.RpcError]()
+
+    def ask() -> None:
+        while not over.wait(ALIVE_EVERY):
+            try:
+                list(_history(channel, build_history.NOTES, HISTORY_TIMEOUT))
+            except grpc.RpcError as error:
+                silent.append(error)
+                call.cancel()
+                return
+            except ValueError:
+                return  # the channel is closed
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise (silent[0] if silent else error) from error
+    finally:
+        over.set()
 
 
 def _so_far(channel: grpc.Channel, record: BuildRecord) -> BuildRecord:

@@ -31,13 +31,13 @@ def _row(share: Share) -> tuple[str, ...]:
         share.node,
         "emulated" if share.emulated else "native",
         f"{steps.cached} of {steps.done} steps cached" if steps else "–",
-        lasting(_seconds(share)) if record else "–",
+        "–" if (took := _seconds(share)) is None else lasting(took),
         digest or "–",
     )
 
 
-def _seconds(share: Share) -> float:
-    return share.record.seconds(share.record.completed or share.record.created) if share.record else 0.0
+def _seconds(share: Share) -> float | None:
+    return share.record.seconds(share.record.completed or share.record.created) if share.record else None
 
 
 def as_json(fleet: str, code: int, shares: Sequence[Share]) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def _share_json(share: Share) -> dict[str, Any]:
         "node": share.node,
         "native": not share.emulated,
         "steps": steps and {"done": steps.done, "total": steps.total, "cached": steps.cached},
-        "seconds": round(_seconds(share), 3) if record else None,
+        "seconds": None if (took := _seconds(share)) is None else round(took, 3),
         "digest": record.digest if record else None,
         "ref": record.ref if record else None,
     }

@@ -106,4 +106,6 @@ class _Show:
 
 def _ending(record: BuildRecord, now: datetime) -> str:
     parts: Sequence[str] = (record.name or "a build", *record.platforms)
-    return f"{', '.join(parts)} on {record.node}: {record.outcome}, {lasting(record.seconds(now))}"
+    took = record.seconds(now)
+    lasted = "" if took is None else f", {lasting(took)}"
+    return f"{', '.join(parts)} on {record.node}: {record.outcome}{lasted}"

@@ -166,7 +166,7 @@ def _cells(record: BuildRecord, now: datetime) -> tuple[str, ...]:
         f"{record.created:%Y-%m-%d %H:%M:%S}",
         record.node,
         str(record.outcome),
-        lasting(record.seconds(now)),
+        "–" if (took := record.seconds(now)) is None else lasting(took),
         f"{record.steps.done}/{record.steps.total}" if record.steps else "–",
         "–" if share is None else f"{share:.0%}",
         ", ".join(text.removeprefix("linux/") for text in record.platforms) or "–",
@@ -181,13 +181,14 @@ def _print_json(record: BuildRecord) -> None:
 
 def build_json(record: BuildRecord) -> dict[str, Any]:
     """The shape that docs/commands.md gives; `seconds` is null while it runs."""
+    took = record.seconds(record.completed) if record.completed else None
     return {
         "node": record.node,
         "ref": record.ref,
         "state": record.outcome,
         "reason": record.reason,
         "began": record.created.isoformat(),
-        "seconds": round(record.seconds(record.completed), 3) if record.completed else None,
+        "seconds": round(took, 3) if took is not None else None,
         "platforms": list(record.platforms),
         "project": record.name,
         "steps": record.steps and asdict(record.steps),

@@ -8,7 +8,7 @@ import queue
 import signal
 import sys
 import threading
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -85,7 +85,11 @@ def _is_a_page() -> bool:
 
 
 def show(put: Outside, *, read_only: bool = False, bell: bool = False) -> int:
-    """Until it is left; its exit code."""
+    """Until it is left, and what changes nodes has ended; its exit code."""
+    if _is_a_page():
+        # Ctrl-C is for what serves it; here it would end programs that a change runs.
+        with suppress(PermissionError):
+            os.setsid()
     # A key's answer takes two frames; Textual reads it when it is imported.
     os.environ.setdefault("TEXTUAL_FPS", "240")
     from tui.app import Dashboard
@@ -99,10 +103,12 @@ def show(put: Outside, *, read_only: bool = False, bell: bool = False) -> int:
 
     def leave(number: int, _: object) -> None:
         if not os.isatty(2):
+            app.end_changes()
             # Textual's threads would wait for the terminal that is gone.
             os._exit(128 + number)
-        # Who asks twice gets it at once.
-        signal.signal(number, signal.SIG_DFL)
+        if not app.changing:
+            # Who asks twice gets it at once.
+            signal.signal(number, signal.SIG_DFL)
         app.later(lambda code: app.exit(return_code=code), 128 + number)
 
     # By itself Python would end without giving the terminal back.
@@ -112,6 +118,9 @@ def show(put: Outside, *, read_only: bool = False, bell: bool = False) -> int:
         app.run()
     finally:
         app.end_watching()
+        if (changing := app.changing) and os.isatty(2):
+            print(f"{', '.join(changing)}: to be finished; ctrl-C leaves it half done", file=sys.stderr)
+        app.end_changes()
     return app.return_code or 0
 
 

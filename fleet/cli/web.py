@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 PATIENCE = 4.0
 """Seconds that a page's process has to end."""
 
+CHANGING = 3600.0
+"""The same where it may have begun a change: that is finished."""
+
 _STATIC = Path(textual_serve.__file__).parent / "static"
 _OWN = Path(__file__).parent
 FILES = {
@@ -61,9 +64,11 @@ def serve(shown: Path, *, recorded: bool, changes: bool, address: str, port: int
     """Until ctrl-C: `fleet tui` of a fleet or of a recording, for each page that is opened; `port` 0: any free one."""
     argv, title = _recorded(shown) if recorded else _watched(shown, changes=changes)
     with _listen(address, port) as listening, suppress(KeyboardInterrupt):
-        gate = Gate((sys.executable, "-m", "fleet", "tui", *argv), title=title, address=address)
+        gate = Gate((sys.executable, "-m", "fleet", "tui", *argv), title=title, address=address, changes=changes)
         port = listening.getsockname()[1]
         print("Whoever has this address sees the fleet. Ctrl-C ends it, with every page.", file=sys.stderr)
+        if changes:
+            print("It can change the fleet, too. What is under way is finished first.", file=sys.stderr)
         if not _is_loopback(address):
             print("It is not encrypted: the network between here and the browser sees it, too. Safer:", file=sys.stderr)
             print(f"  without --listen, and there: ssh -L {port}:127.0.0.1:{port} {_name(address)}", file=sys.stderr)
@@ -114,6 +119,8 @@ def _is_loopback(address: str) -> bool:
 class _Process(AppService):
     """A page's dashboard, which leaves nothing behind."""
 
+    patience = PATIENCE
+
     def _build_environment(self, width: int = 80, height: int = 24) -> dict[str, str]:
         # What a page looks like is not what this terminal does.
         own = {"TEXTUAL_DRIVER": "tui.page:PageDriver", "COLORTERM": "truecolor", "COLORFGBG": ""}
@@ -126,13 +133,18 @@ class _Process(AppService):
         finally:
             await self.remote_close()
 
+    async def on_data(self, payload: bytes) -> None:
+        """What is drawn is taken to the end, although nobody sees it: who cannot write does not go on."""
+        with suppress(ConnectionError):
+            await super().on_data(payload)
+
     async def stop(self) -> None:
         """Ask it to end, and see to it."""
         with suppress(TimeoutError, OSError):
-            await asyncio.wait_for(super().stop(), PATIENCE)
+            await asyncio.wait_for(super().stop(), self.patience)
         if (process := self._process) and process.returncode is None:
             try:
-                await asyncio.wait_for(process.wait(), PATIENCE)
+                await asyncio.wait_for(process.wait(), self.patience)
             except TimeoutError:
                 process.kill()
                 await process.wait()
@@ -141,17 +153,18 @@ class _Process(AppService):
 class Gate(Server):
     """Lets in who has the token, from a page of its own address."""
 
-    def __init__(self, argv: Sequence[str], *, title: str, address: str) -> None:
-        """`address`: where it is reached, besides by its numbers."""
+    def __init__(self, argv: Sequence[str], *, title: str, address: str, changes: bool = False) -> None:
+        """`address`: where it is reached, besides by its numbers; `changes`: what a page begins may change nodes."""
         # A shell in between would not pass on that it is to end.
         super().__init__(f"exec {shlex.join(argv)}", title=title)
         self.token = secrets.token_urlsafe(32)
-        self._names = {"localhost", socket.gethostname(), address}
+        self._names = {name.lower() for name in ("localhost", socket.gethostname(), address)}
+        self._patience = CHANGING if changes else PATIENCE
         self._open: set[web.WebSocketResponse] = set()
 
     def run(self, listening: socket.socket) -> None:
         """Until SIGINT or SIGTERM."""
-        web.run_app(self._make_app(), sock=listening, print=None, access_log=None, shutdown_timeout=2 * PATIENCE)
+        web.run_app(self._make_app(), sock=listening, print=None, access_log=None, shutdown_timeout=2 * self._patience)
 
     async def _make_app(self) -> web.Application:
         app = web.Application(middlewares=[self._guard])
@@ -177,7 +190,7 @@ class Gate(Server):
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         # Another name is what a foreign page would come by that has had its own name resolve to here.
-        if not self._is_here(request.url.host or ""):
+        if not self._is_here(request):
             raise web.HTTPForbidden(text="use the address that fleet tui --web printed")
         origin, own = request.headers.get("Origin"), f"http://{request.host}"
         if origin not in ({own} if request.path.endswith("/ws") else {None, own}):
@@ -190,7 +203,11 @@ class Gate(Server):
             response.headers.update({name: text.format(host=request.host) for name, text in HEADERS.items()})
         return response
 
-    def _is_here(self, name: str) -> bool:
+    def _is_here(self, request: web.Request) -> bool:
+        try:
+            name = (request.url.host or "").lower()
+        except ValueError:
+            return False
         with suppress(ValueError):
             ipaddress.ip_address(name)
             return True
@@ -220,6 +237,7 @@ class Gate(Server):
             close=page.close,  # type: ignore[arg-type]  # what it returns is not looked at
             download_manager=self.download_manager,
         )
+        process.patience = self._patience
         self._open.add(page)
         try:
             width, height = (int(request.query.get(side, "80")) for side in ("width", "height"))

@@ -173,9 +173,13 @@ class Watch:
 
     def _pass(self, key: tuple[str, str], gate: HostSpec) -> float:
         """Ask whatever answers behind a gateway."""
-        if said := _safely(Stage.API, partial(self._ask, gate)):
-            with self._guard:
+        said = _safely(Stage.API, partial(self._ask, gate))
+        with self._guard:
+            if said:
                 self._gates[key] = said
+            else:
+                # What it once said tells nothing of now.
+                self._gates.pop(key, None)
         return self._every
 
     def _look(self, host: HostSpec) -> float:

@@ -120,7 +120,10 @@ def test_the_log_the_history_and_the_builds_of_a_node(operator: Operator) -> Non
             await hand.press("escape", "enter", "G")
             await until(hand, lambda: "fleet up: done" in hand.text(), 20)
             await hand.press("escape", "b")
-            await until(hand, lambda: "no build is known" in hand.text() or "done" in hand.text(), 20)
+            # That none is known is said by nodes that have answered, and not before.
+            await until(hand, lambda: "asking the nodes" not in hand.text(), 20)
+            assert "no build is known" in hand.text() or "✓ done" in hand.text()
+            assert "its builds are not known" not in hand.text()
 
     run(test)
 

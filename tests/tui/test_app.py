@@ -25,9 +25,11 @@ from fleet.observing.recording import Recorder, Recording, Replay
 from fleet.parallel import Stop
 from tests.support.canned import SMALL, Canned, day, many, sighting, taken, through_gateways, up
 from tests.support.values import NOW, fleet, host
-from tests.tui.driving import Hand, Recorded, builds, driving, records, step
+from tests.tui.driving import Hand, Recorded, build, builds, driving, records, step
 from tui.app import Dashboard
+from tui.cells import plain
 from tui.grid import Grid
+from tui.log import Log
 from tui.outside import Outside, Watching
 from tui.screens.fleet import FleetPage
 from tui.screens.node import NodePage
@@ -397,6 +399,152 @@ def test_a_build_that_cannot_be_read_says_why() -> None:
     run(test)
 
 
+def test_a_build_that_is_told_no_further_is_unknown_until_it_is_read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tui.screens.build.AGAIN", 0.1)
+    monkeypatch.setattr("tui.app.TICK", 0.05)
+    lost, answers = threading.Event(), threading.Event()
+
+    def falls_silent(node: str, ref: str, stop: Stop) -> Iterator[BuildRecord | Step | Written]:
+        if answers.is_set():
+            yield from build(node, ref, stop)
+        elif not lost.is_set():
+            yield records(node)[0]
+            yield step("a", "[1/2] RUN one", StepState.RUNNING, 1)
+            lost.wait(30)
+        raise HostError(Stage.TLS, "no handshake", "fleet status")
+
+    async def test() -> None:
+        async with driving(day(), build=falls_silent, size=(120, 40)) as hand:
+            await hand.press("b")
+            await hand.shows("arm-2")
+            await hand.press("enter")
+            await hand.shows("▸ running   [1/2] RUN one")
+            await hand.press("l")
+            await hand.shows("Log of acme/shop on amd-1: following")
+            lost.set()
+            await hand.shows("Log of acme/shop on amd-1: unknown since 12:00:00 UTC")
+            await hand.shows("no handshake; try: fleet status")
+            await hand.press("escape")
+            await hand.shows("Build of acme/shop on amd-1, unknown since 12:00:00 UTC")
+            assert "? unknown   [1/2] RUN one" in hand.text()
+            assert "▸ running" not in hand.text()
+            assert "following" not in hand.text()
+            answers.set()
+            await hand.shows("▸ running   [test 1/1] RUN go test")
+            assert "RUN one" not in hand.text()
+            assert "unknown since" not in hand.text()
+            assert "no handshake" not in hand.text()
+
+    run(test)
+
+
+def test_a_build_of_which_nothing_is_told_is_not_asked_for_for_ever() -> None:
+    def fails(*_: object) -> Iterator[BuildRecord | Step | Written]:
+        raise HostError(Stage.API, "amd-1 does not remember a build", "fleet builds")
+        yield
+
+    async def test() -> None:
+        async with driving(day(), build=fails) as hand:
+            await hand.press("b")
+            await hand.shows("arm-2")
+            await hand.press("enter")
+            await hand.shows("nothing is known of its steps")
+            assert "asking" not in hand.text()
+
+    run(test)
+
+
+def test_steps_that_a_filter_hides_are_counted() -> None:
+    async def test() -> None:
+        async with driving(day()) as hand:
+            await hand.press("b")
+            await hand.shows("arm-2")
+            await hand.press("enter")
+            await hand.shows("RUN go test")
+            await hand.press("slash", *"make", "enter")
+            await hand.shows("Build of acme/shop on amd-1")
+            await hand.shows(" /make (6 hidden)")
+
+    run(test)
+
+
+def test_keys_of_the_builds_are_for_the_build_under_the_cursor() -> None:
+    async def test() -> None:
+        async with driving(day()) as hand:
+            await hand.press("b")
+            await hand.shows("arm-2")
+            builds_page = hand.app.screen
+            await hand.press("b")
+            assert hand.app.screen is builds_page
+            await hand.press("l")
+            await hand.shows("Log of acme/shop on amd-1: following")
+            await hand.shows("pay 1.020s")
+            await hand.press("escape")
+            await hand.shows("Build of acme/shop on amd-1, following")
+            await hand.press("escape")
+            assert hand.app.screen is builds_page
+
+    run(test)
+
+
+def test_what_runs_on_nodes_that_fall_silent_is_unknown_and_all_of_them_are_counted() -> None:
+    silent = threading.Event()
+
+    def fall_silent(nodes: Sequence[str], stop: Stop) -> Iterator[tuple[str, BuildRecord | Down | None]]:
+        for node in nodes:
+            yield node, None
+            yield node, records(node)[0]
+        silent.wait(30)
+        for node in nodes:
+            yield node, Down(Stage.TLS, "no handshake " * 8)
+        stop.wait(30)
+
+    async def test() -> None:
+        nodes = len(SMALL.hosts)
+        down = sum(node.health is Health.DOWN for node in day().nodes)
+        assert down
+        async with driving(day(), builds=fall_silent, size=(80, 30)) as hand:
+            await hand.press("b")
+            # Of a node that is down by the Snapshot nothing is known either.
+            await hand.until(lambda: hand.text().count("▸ running") == nodes - down + 1)
+            silent.set()
+            await hand.until(lambda: hand.text().count("? unknown") == nodes + 1)
+            assert "▸ running" not in hand.text()
+            shown = hand.text().count("its builds are not known: TLS")
+            assert 0 < shown < nodes
+            assert f"and {nodes - shown} more" in hand.text()
+
+    run(test)
+
+
+REFUSED = Down(Stage.TCP, "refused")
+NOT_KNOWN: dict[str, tuple[Sequence[Down | None], str]] = {
+    "nobody has answered yet": ((), "asking the nodes"),
+    "one has": ((None,), "asking the nodes"),
+    "none answers": ((REFUSED,) * len(SMALL.hosts), "no node answers"),
+    "one answers": ((None, *(REFUSED,) * (len(SMALL.hosts) - 1)), "no build is known"),
+}
+
+
+@pytest.mark.parametrize(("told", "said"), NOT_KNOWN.values(), ids=NOT_KNOWN)
+def test_that_no_build_is_known_is_said_only_when_nodes_have_answered(told: Sequence[Down | None], said: str) -> None:
+    all_told = threading.Event()
+
+    def tell(nodes: Sequence[str], stop: Stop) -> Iterator[tuple[str, BuildRecord | Down | None]]:
+        yield from zip(nodes, told, strict=False)
+        all_told.set()
+        stop.wait(30)
+
+    async def test() -> None:
+        async with driving(day(), builds=tell) as hand:
+            await hand.press("b")
+            await hand.until(all_told.is_set)
+            await hand.pilot.pause(0.3)
+            await hand.shows(said)
+
+    run(test)
+
+
 def test_a_build_on_a_node_that_is_down_is_how_it_was() -> None:
     async def test() -> None:
         async with driving(day()) as hand:
@@ -488,6 +636,43 @@ def test_a_log_is_wrapped_held_and_followed() -> None:
             await hand.shows("following, wrapped")
             await hand.press("f", "G")
             await hand.shows("following, wrapped")
+
+    run(test)
+
+
+HELD = {"it is left": (False, 61, "line-61 "), "wrapped": (True, 141, "  x x"), "it falls out": (False, 11, "line-40 ")}
+
+
+@pytest.mark.parametrize(("wrap", "row", "then"), HELD.values(), ids=HELD)
+def test_a_log_that_is_held_stays_where_it_is_while_old_lines_fall_out(
+    monkeypatch: pytest.MonkeyPatch, wrap: bool, row: int, then: str
+) -> None:
+    monkeypatch.setattr("tui.screens.logs.KEPT", 100)
+    go_on = threading.Event()
+
+    def overflows(nodes: Sequence[str], stop: Stop) -> Iterator[tuple[str, Line | Down | None]]:
+        for second in range(140):
+            if second == 100:
+                go_on.wait(30)
+            yield nodes[0], Line(NOW + timedelta(seconds=second), f"line-{second} {'x ' * 50}")
+        stop.wait(30)
+
+    async def test() -> None:
+        async with driving(day(), logs=overflows) as hand:
+            await hand.type("logs amd-1")
+            await hand.shows("line-99")
+            log = hand.app.screen.query_one(Log)
+            if wrap:
+                await hand.press("w")
+            log.scroll_to(y=row, animate=False, immediate=True)
+            await hand.shows("held")
+            before = [line.text for line in map(log.render_line, range(9))]
+            go_on.set()
+            await hand.until(lambda: "line-139" in plain(log._given[-1]))
+            await hand.pilot.pause()
+            after = [line.text for line in map(log.render_line, range(9))]
+            assert then in after[0]
+            assert (before == after) is (then in before[0])
 
     run(test)
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ import pytest
 
 from fleet.observing.recording import Recorder
 from tests.support.canned import SMALL, day
+from tests.tui import slow
 
 PATIENCE = 30.0
 
@@ -62,13 +63,26 @@ class Terminal:
 def terminal(folder: Path, width: int = 80, height: int = 24, **environment: str) -> Iterator[Terminal]:
     with Recorder(folder / "day.gz", SMALL) as recorder:
         recorder.write(day())
+    shown = (sys.executable, "-m", "fleet", "tui", f"--replay={folder / 'day.gz'}")
+    with running(shown, width, height, **environment) as terminal:
+        yield terminal
+
+
+@contextmanager
+def running(shown: Sequence[str], width: int = 80, height: int = 24, **environment: str) -> Iterator[Terminal]:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
-    argv = (sys.executable, "-c", _OWNING, sys.executable, "-m", "fleet", "tui", f"--replay={folder / 'day.gz'}")
+    argv = (sys.executable, "-c", _OWNING, *shown)
     # These would count for more than the terminal's own size.
     around = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}}
     process = subprocess.Popen(
-        argv, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, env=around | environment
+        argv,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        env=around | environment,
+        cwd=slow.ROOT,
     )
     try:
         yield Terminal(ours, theirs, process)
@@ -118,6 +132,58 @@ def test_a_terminal_that_is_closed_leaves_no_process(tmp_path: Path) -> None:
         os.close(shown.theirs)
         os.close(shown.ours)
         assert shown.process.wait(PATIENCE) == 128 + signal.SIGHUP
+
+
+def drain(shown: Terminal, folder: Path) -> None:
+    """Begin what only ends when it may."""
+    shown.until(b"amd-3")
+    os.write(shown.ours, b"d")
+    shown.until(b"y yes")
+    os.write(shown.ours, b"y")
+    deadline = time.monotonic() + PATIENCE
+    while not (folder / "begun").exists():
+        assert time.monotonic() < deadline
+        shown._read()
+
+
+def let_go(shown: Terminal, folder: Path, code: int) -> None:
+    """It waits for it, and only for it."""
+    with pytest.raises(subprocess.TimeoutExpired):
+        shown.process.wait(1)
+    (folder / "go").touch()
+    assert shown.process.wait(PATIENCE) == code
+    assert (folder / "ended").exists()
+
+
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGHUP])
+def test_what_changes_nodes_is_finished_without_the_screens(tmp_path: Path, by: signal.Signals) -> None:
+    with running(slow.argv(tmp_path)) as shown:
+        before = termios.tcgetattr(shown.theirs)
+        drain(shown, tmp_path)
+        shown.process.send_signal(by)
+        shown.until(b"drain amd-1: to be finished; ctrl-C")
+        # As when a shell sends it, and the terminal, too.
+        shown.process.send_signal(by)
+        assert termios.tcgetattr(shown.theirs) == before
+        let_go(shown, tmp_path, 128 + by)
+
+
+def test_what_changes_nodes_is_left_half_done_by_ctrl_c_alone(tmp_path: Path) -> None:
+    with running(slow.argv(tmp_path)) as shown:
+        drain(shown, tmp_path)
+        shown.process.send_signal(signal.SIGTERM)
+        shown.until(b"to be finished; ctrl-C")
+        os.write(shown.ours, b"\x03")
+        assert shown.ended() == -signal.SIGINT
+        assert not (tmp_path / "ended").exists()
+
+
+def test_what_changes_nodes_is_finished_when_the_terminal_is_closed(tmp_path: Path) -> None:
+    with running(slow.argv(tmp_path)) as shown:
+        drain(shown, tmp_path)
+        os.close(shown.theirs)
+        os.close(shown.ours)
+        let_go(shown, tmp_path, 128 + signal.SIGHUP)
 
 
 def test_a_terminal_that_nobody_reads_and_then_closes(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,11 +17,13 @@ from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType, WSServerHandshakeError
+from aiohttp.test_utils import TestClient, TestServer
 
 from fleet.cli.main import fleet as command
 from fleet.errors import UsageError
 from fleet.observing.recording import Recorder
 from tests.support.canned import SMALL, day
+from tests.tui import slow
 
 INVENTORY = "fleet: acme\nssh: {user: build}\nhosts: {amd-1: {address: 192.0.2.1}}\n"
 
@@ -40,8 +44,7 @@ class Served:
         return self.url.split("/")[3]
 
     def children(self) -> list[int]:
-        found = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return [int(child) for child in found.split()]
+        return children(self.process.pid)
 
     def end(self, by: signal.Signals = signal.SIGINT) -> str:
         """What it has said besides its address."""
@@ -52,8 +55,13 @@ class Served:
 
 @contextmanager
 def serving(*arguments: object) -> Iterator[Served]:
-    argv = [sys.executable, "-m", "fleet", "tui", "--web", "--port", "0", *map(str, arguments)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with begun([sys.executable, "-m", "fleet", "tui", "--web", "--port", "0", *map(str, arguments)]) as served:
+        yield served
+
+
+@contextmanager
+def begun(argv: Sequence[str]) -> Iterator[Served]:
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=slow.ROOT) as process:
         try:
             assert process.stdout
             yield Served(process, process.stdout.readline().strip())
@@ -86,6 +94,10 @@ async def until(socket: ClientWebSocketResponse, holds: Callable[[str], bool]) -
                 break
             drawn += message.data
     return text
+
+
+def children(process: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
 def knows(process: int, token: str) -> bool:
@@ -137,11 +149,75 @@ def test_a_page_changes_nothing_unless_asked(tmp_path: Path, given: Sequence[str
         asyncio.run(test(served))
 
 
+def test_a_page_that_is_read_only_has_no_key_word_or_palette_that_changes_anything(tmp_path: Path) -> None:
+    (tmp_path / "inventory.yaml").write_text(INVENTORY)
+
+    async def test(served: Served) -> None:
+        async with page(served) as socket:
+            await until(socket, lambda text: "192.0.2.1" in text)
+            await socket.send_json(["focus"])
+            for keys in ("d", "s", "R", "r", "u", "p"):
+                await socket.send_json(["stdin", keys])
+            text = ""
+            for word in ("drain amd-1", "up", "shell amd-1"):
+                await socket.send_json(["stdin", ":"])
+                text += await until(socket, lambda text: "tab completes" in text)
+                await socket.send_json(["stdin", f"{word}\r"])
+                refused = f"{word.split()[0]} cannot be done here"
+                text += await until(socket, lambda text, refused=refused: refused in text)  # type: ignore[misc]
+            await socket.send_json(["stdin", "\x10"])
+            text += await until(socket, lambda text: "Search" in text)
+            await socket.send_json(["stdin", "drain"])
+            text += await until(socket, lambda text: "No matches" in text)
+            # Neither a question, nor a plan, nor a program.
+            assert "y yes" not in text
+            assert "let no new builds come" not in text
+            [child] = served.children()
+            assert not children(child)
+
+    with serving("-i", tmp_path / "inventory.yaml") as served:
+        asyncio.run(test(served))
+
+
+@pytest.mark.parametrize("by", [None, signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_what_a_page_has_begun_is_finished_without_it(tmp_path: Path, by: signal.Signals | None) -> None:
+    async def test(served: Served) -> list[int]:
+        async with page(served) as socket:
+            await until(socket, lambda text: "amd-3" in text)
+            await socket.send_json(["focus"])
+            await socket.send_json(["stdin", "d"])
+            await until(socket, lambda text: "y yes" in text)
+            await socket.send_json(["stdin", "y"])
+            async with asyncio.timeout(30):
+                while not (tmp_path / "begun").exists():
+                    await socket.receive()
+            pages = served.children()
+            if by:
+                served.process.send_signal(by)
+                await until(socket, lambda _: False)
+        return pages
+
+    with begun(slow.argv(tmp_path, "--web")) as served:
+        pages = asyncio.run(test(served))
+        # More than other pages have.
+        time.sleep(1)
+        assert all(Path(f"/proc/{child}").exists() for child in pages)
+        # Ctrl-C in a terminal goes to all that it has begun.
+        assert all(os.getsid(child) == child for child in pages)
+        assert by is signal.SIGKILL or served.process.poll() is None
+        (tmp_path / "go").touch()
+        assert gone(pages)
+        assert (tmp_path / "ended").exists()
+        if by:
+            assert served.process.wait(30) == (-by if by is signal.SIGKILL else 0)
+
+
 REFUSED = {
     "no token": ("/", {}, 404),
     "another token": ("/{other}/", {}, 404),
     "another token for a file": ("/{other}/static/textual.js", {}, 404),
     "a name that resolves to here": ("/{token}/", {"Host": "evil.example:{port}"}, 403),
+    "a name that is none": ("/{token}/", {"Host": "a:b:c"}, 403),
     "a page of another server": ("/{token}/", {"Origin": "http://evil.example"}, 403),
     "a page of another port": ("/{token}/", {"Origin": "http://127.0.0.1:1"}, 403),
     "a file that is not its": ("/{token}/static/web.py", {}, 404),
@@ -153,6 +229,7 @@ LET_IN = {
     "page": ("/{token}/", {}, 200),
     "file": ("/{token}/static/textual.js", {}, 200),
     "by name": ("/{token}/", {"Host": "localhost:{port}"}, 200),
+    "by name, with capitals": ("/{token}/", {"Host": "LocalHost:{port}"}, 200),
     "through a tunnel": ("/{token}/", {"Host": "127.0.0.1:9000"}, 200),
 }
 
@@ -173,7 +250,23 @@ def test_who_is_let_in(recording: Path) -> None:
 
     with serving(f"--replay={recording}") as served:
         asyncio.run(test(served))
-        assert served.token not in served.end()
+        said = served.end()
+        assert served.token not in said
+        assert "Traceback" not in said
+
+
+def test_a_machine_with_capitals_in_its_name_is_found_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fleet.cli.web import Gate
+
+    monkeypatch.setattr(socket, "gethostname", lambda: "Desk.Example")
+
+    async def test() -> None:
+        gate = Gate(("true",), title="acme", address="127.0.0.1")
+        async with TestClient(TestServer(await gate._make_app())) as client:
+            for name, status in {"desk.example:8000": 200, "Desk.Example": 200, "desk.example.evil": 403}.items():
+                assert (await client.get(f"/{gate.token}/", headers={"Host": name})).status == status, name
+
+    asyncio.run(test())
 
 
 @pytest.mark.parametrize(

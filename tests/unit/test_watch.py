@@ -12,7 +12,7 @@ import pytest
 from fleet.errors import HostError, Unreachable, VaultError
 from fleet.model.facts import ApiFacts, Down, Stage, VaultFacts
 from fleet.model.snapshot import Health, Snapshot
-from fleet.model.spec import Connection, FleetSpec, HostSpec
+from fleet.model.spec import Balance, Connection, FleetSpec, GatewaySpec, HostSpec
 from fleet.observing import watch
 from fleet.observing.watch import Watch
 from fleet.ports import Completed, Host, World
@@ -209,6 +209,17 @@ def test_keys_that_cannot_be_read_are_told_and_do_not_end_the_watching() -> None
     assert [problem.reason for problem in taken.problems] == ["client.pem is torn"]
     assert taken.builder.registered
     assert healths(taken) == [Health.READY] * 2
+
+
+def test_what_a_gateway_once_said_is_not_told_when_it_cannot_be_asked_any_more() -> None:
+    spec = replace(
+        SPEC, gateway=GatewaySpec(("amd-1",), "haproxy:3.2", {"amd64": 1250, "arm64": 1251}, Balance.LEASTCONN)
+    )
+    world = world_of(spec)
+    with watching(world.ports(), spec) as until:
+        until(lambda one: [gate.health for gate in one.gates] == [Health.READY] * 2)
+        world.vault.has_client = lambda: False  # type: ignore[method-assign]
+        until(lambda one: [gate.health for gate in one.gates] == [Health.UNKNOWN] * 2)
 
 
 def test_nothing_is_left_behind() -> None:

@@ -59,10 +59,15 @@ class LogPage(Page):
         return self.query_one(Log)
 
     @property
+    def state(self) -> str:
+        """How it is shown."""
+        return self.log_widget.state()
+
+    @property
     def subject(self) -> str:
         """Whose log, what of it, and how it is shown."""
         filtered = f" &{self._pattern} ({self._hidden} hidden)" if self._pattern else ""
-        return f"{self.about}{filtered}: {self.log_widget.state}"
+        return f"{self.about}{filtered}: {self.state}"
 
     def body(self) -> ComposeResult:
         """The log."""

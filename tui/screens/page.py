@@ -85,10 +85,12 @@ class Page(Screen[None], inherit_bindings=False):
     @property
     def subject(self) -> str:
         """What the second line says this is, with the filter if there is one."""
-        for grid in self.query(Grid):
-            if grid.pattern:
-                return f"{self.TITLE} /{grid.pattern} ({grid.hidden} hidden)"
-        return self.TITLE
+        return self.TITLE + self.filtered
+
+    @property
+    def filtered(self) -> str:
+        """The filter in words; empty: there is none."""
+        return next((f" /{grid.pattern} ({grid.hidden} hidden)" for grid in self.query(Grid) if grid.pattern), "")
 
     def on_mount(self) -> None:
         """The first drawing has it all."""
