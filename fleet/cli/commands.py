@@ -12,12 +12,13 @@ from fleet.cli import output
 from fleet.cli.build import OWN_BUILDERS
 from fleet.cli.progress import progress
 from fleet.cli.world import chosen, load, load_any, vault_of, world_of
+from fleet.model.facts import Down, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from fleet.model.facts import Facts
+    from fleet.model.facts import Facts, NodeFacts
     from fleet.model.spec import FleetSpec
     from fleet.planning.plan import Plan
 
@@ -108,7 +109,13 @@ def up(
             remains = None
             if report.exit_code == 0 and not decided.empty:
                 show.waiting("looking again")
-                after = decide.plan(spec, observe(spec, world, connections, only=only), world.now(), only=only)
+                seen = observe(spec, world, connections, only=only)
+                if lost := [host for host in spec.hosts if _is_lost(seen.nodes[host.name])]:
+                    # All is done, so the host's lock is not needed any more: a new login shows what became of it.
+                    for host in lost:
+                        connections.drop(host)
+                    seen = observe(spec, world, connections, only=only)
+                after = decide.plan(spec, seen, world.now(), only=only)
                 remains = None if after.empty else after
     ending = problems(spec, world.vault.read(), world.now())
     if as_json:
@@ -187,6 +194,10 @@ def schema() -> int:
 
     click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
     return 0
+
+
+def _is_lost(node: NodeFacts) -> bool:
+    return isinstance(node.host, Down) and node.host.stage is Stage.SSH
 
 
 def _count(spec: FleetSpec, only: Sequence[str] = ()) -> str:

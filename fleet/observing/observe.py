@@ -101,7 +101,8 @@ class Observation:
 
         `only`: the hosts to log in to, all when empty; the daemons of the others are still asked. `deadline`: the
         moment of time.monotonic() at which what has not answered is left unknown; None waits for each connection's own
-        time limit. `enough`: the moment from which hosts are waited for no more, once every daemon has answered.
+        time limit. `enough`: the moment from which hosts are waited for no more, once every daemon, and
+        every gateway, has answered.
         """
         if deadline is not None:
             # On a machine that is busy itself the time may be over already; nobody is down for that.
@@ -138,7 +139,8 @@ class Observation:
         deadline = self._deadline
         said = self._probes.results(timeout=None if deadline is None else _left(deadline))
         passed = self._gates.results(timeout=None if deadline is None else _left(deadline))
-        if self._enough and all(isinstance(said.get(host.name), ApiFacts) for host in self._spec.hosts):
+        answers = (*(said.get(host.name) for host in self._spec.hosts), *passed.values())
+        if self._enough and all(isinstance(answer, ApiFacts) for answer in answers):
             deadline = self._enough
         found = self._logins.results(timeout=None if deadline is None else _left(deadline))
         return Facts(
