@@ -167,10 +167,10 @@ class Applier:
         if facts is None or not facts.builder.registered or decided.builder_blocked:
             return
         # Whoever stands by in the builder helps out, also where the run has nothing to do.
-        helpers = {*decided.lanes, *(node.name for node in facts.builder.nodes)}
+        counted = {*decided.lanes, *(node.name for node in facts.builder.nodes)}
         with self._registering:
             self._out.add(name)
-            able = able_platforms(self.spec, facts, helpers, ready)
+            able = able_platforms(self.spec, facts, counted, ready)
             for other in self._out:
                 if other not in ready:
                     able.pop(other, None)

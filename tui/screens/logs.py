@@ -47,6 +47,7 @@ class LogPage(Page):
     @property
     def about(self) -> str:
         """Whose log it is."""
+        # Each screen says it; an abstract class would need another metaclass than Textual has.
         raise NotImplementedError
 
     def lines(self) -> Sequence[tuple[Cell, str]]:

@@ -52,6 +52,7 @@ class Page(Screen[None], inherit_bindings=False):
 
     def body(self) -> ComposeResult:
         """What this screen is about."""
+        # Each screen says it; an abstract class would need another metaclass than Textual has.
         raise NotImplementedError
 
     def refresh_body(self) -> None:
