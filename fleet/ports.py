@@ -70,7 +70,10 @@ class Host(Protocol):
 
 
 class Engine(Protocol):
-    """The Docker Engine of one host, in fleet's words. Every method raises EngineError."""
+    """The Docker Engine of one host, in fleet's words.
+
+    Every method raises EngineError, and HostError when the connection to the host is lost.
+    """
 
     def version(self) -> str:
         """The Engine's own version, such as 26.1.5."""

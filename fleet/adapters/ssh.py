@@ -63,6 +63,8 @@ def connect(host: HostSpec, *, config_file: Path = Path("~/.ssh/config"), dialli
     return SshHost(host, clients)
 
 
+ENDING = 0.2
+"""Seconds that paramiko may need from closing the channels of a lost connection to saying that it is lost."""
 LOCK_TIMEOUT = 30.0
 """Seconds to be told whether the host's lock is ours."""
 
@@ -84,6 +86,9 @@ class SshHost:
                 stdout = channel.makefile("rb").read()
                 stderr = channel.makefile_stderr("rb").read()
                 status = channel.recv_exit_status()
+                # None was sent: of a command that a signal ended, too.
+                if status < 0 and _is_lost(channel):
+                    raise EOFError
         except TimeoutError as error:
             raise HostError(Stage.SSH, f"{argv[0]} did not end within {timeout:.0f} s") from error
         except (paramiko.SSHException, OSError, EOFError) as error:
@@ -104,6 +109,8 @@ class SshHost:
                 case "taken":
                     return host_lock.readable(answer.readline())
             said = channel.makefile_stderr("rb").read().decode(errors="replace").strip().splitlines()
+            if not said and _is_lost(channel):
+                raise EOFError
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise _lost(error) from error
         raise HostError(
@@ -189,21 +196,31 @@ class _Stream:
 
     def close(self) -> None:
         """As for a socket."""
-        self._channel.close()
+        # What was lost needs no goodbye, and the reason is told by whoever was sending or receiving.
+        with suppress(paramiko.SSHException, OSError, EOFError):
+            self._channel.close()
 
     def sendall(self, data: bytes) -> None:
-        """As for a socket; raises EngineError when the connection is lost."""
+        """As for a socket; raises HostError when the connection is lost."""
         with _told():
             self._channel.sendall(data)
 
     def recv(self, count: int) -> bytes:
-        """As for a socket; raises EngineError when the connection is lost."""
+        """As for a socket; raises HostError when the connection is lost."""
         with _told():
             received = self._channel.recv(count)
-            transport = self._channel.transport
-            if not received and not self._channel.eof_received and not (transport and transport.is_active()):
+            if not received and not self._channel.eof_received and _is_lost(self._channel):
                 raise EOFError
         return received
+
+
+def _is_lost(channel: paramiko.Channel) -> bool:
+    """Whether a channel that was closed without an end of file was closed because the connection ended."""
+    transport = channel.transport
+    if transport is not None:
+        # Its thread closes the channels just before it ends itself.
+        transport.join(ENDING)
+    return transport is None or not transport.is_active()
 
 
 class _File(paramiko.ChannelFile):
@@ -216,8 +233,7 @@ def _told() -> Iterator[None]:
     try:
         yield
     except EOFError as error:
-        lost = _lost(None)
-        raise EngineError(lost.stage, lost.message, lost.remedy) from error
+        raise _lost(error) from error
 
 
 class _Transport(paramiko.Transport):
@@ -424,4 +440,5 @@ def _close(clients: Sequence[paramiko.SSHClient]) -> None:
 
 
 def _lost(error: BaseException | None) -> HostError:
-    return HostError(Stage.SSH, f"the connection was lost{f' ({error})' if error else ''}", "run the command again")
+    said = f" ({error})" if str(error or "") else ""
+    return HostError(Stage.SSH, f"the connection was lost{said}", "run the command again")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+import paramiko
 import pytest
 
 from certs.authority import create_authority, issue_node
@@ -20,7 +23,7 @@ from fleet.adapters.ssh import connect
 from fleet.containers import buildkitd
 from fleet.containers.daemon import DaemonSpec, Files
 from fleet.containers.images import Archive
-from fleet.errors import EngineError
+from fleet.errors import EngineError, HostError
 from fleet.model.facts import CertificateFacts, DaemonFacts, Image, Offer, Stage
 from fleet.model.platforms import Platform
 from fleet.model.spec import Limits, pull_mark
@@ -733,9 +736,47 @@ def test_an_engine_over_a_lost_connection_is_an_error(lab: Lab) -> None:
     engine = host.engine()
     assert engine.version()
     host.close()
-    with pytest.raises(EngineError, match="the connection was lost") as caught:
+    with pytest.raises(HostError, match="the connection was lost") as caught:
         engine.survey("contract")
     assert caught.value.stage is Stage.SSH
+
+
+def test_a_connection_that_is_found_lost_while_sending_is_told_as_such(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = connect(host_spec(lab, "amd-1", port=1))
+    engine = host.engine()
+    assert engine.version()
+
+    def lost(_: bytes) -> None:
+        raise EOFError
+
+    monkeypatch.setattr(host._transport.packetizer, "write_all", lost)
+    with pytest.raises(HostError, match="the connection was lost") as caught:
+        engine.survey("contract")
+    assert caught.value.stage is Stage.SSH
+    monkeypatch.undo()
+    host.close()
+
+
+def test_a_connection_is_lost_as_soon_as_its_channels_are_closed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = connect(host_spec(lab, "amd-1", port=1))
+    unlink = paramiko.Channel._unlink  # type: ignore[attr-defined]  # private: not in the stubs
+
+    def unlink_slowly(channel: paramiko.Channel) -> None:
+        unlink(channel)
+        time.sleep(0.05)  # this long the connection still says that it is active
+
+    monkeypatch.setattr(paramiko.Channel, "_unlink", unlink_slowly)
+    stream = host._open_docker()
+    with ThreadPoolExecutor() as pool:
+        reading = pool.submit(stream.recv, 1)
+        with pytest.raises(HostError, match="the connection was lost"):
+            host.run(("sh", "-c", "kill -9 $PPID"))
+    with pytest.raises(HostError, match="the connection was lost") as caught:
+        reading.result()
+    assert caught.value.stage is Stage.SSH
+    host.close()
 
 
 def test_a_paused_container_is_removed(lab: Lab, fleet_name: str, port: int) -> None:
