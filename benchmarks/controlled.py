@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.lab import Lab
 
 REQUIREMENTS = ("ansible-core==2.19.14", "pyinfra==3.10.0")
-FOLDER = "/tmp/bench-python"
+FOLDER = "/var/tmp/bench-python"
 PYTHON = f"{FOLDER}/python3"
 """On the hosts."""
 _PACKAGES = ("python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib", "libexpat1", "libffi8")

@@ -6,7 +6,7 @@ but the image is absent. Then once more with nothing to do. Docker's own work is
 `fleet up` makes, asked of the hosts' Docker sockets without a network between; the rest is what a tool adds.
 
 Prints a table; with --write it also goes into README. Runs are in turn, medians are quoted, what counts is the ratio
-within this run. More endpoints than machines cannot be had: a host's lock lets one name of it in at a time.
+within this run. Many endpoints: several sshds on each machine, each with a /tmp of its own, where fleet's locks are.
 """
 
 from __future__ import annotations
@@ -48,25 +48,32 @@ README = Path(__file__).parent.parent / "README.md"
 PEERS = Path(__file__).parent / "peers"
 MARK = "<!-- bench:convergence -->\n"
 FLEET = "bench"
-PORTS = {"fleet": 1300, "pyinfra": 1301, "Ansible": 1302}
-"""Where each tool is to have its daemons listen."""
+TOOLS = ("fleet", "pyinfra", "Ansible")
+PORT = 1300
+"""The first that a daemon listens on."""
 SSH_PORT = 2265
-"""Of the proxies, which have an address for each machine."""
-TOOLS = tuple(PORTS)
+"""Of the proxies, which have an address for each endpoint, and the first of the sshds that a machine has besides."""
 Row = dict[str, list[float]]
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How a host is reached."""
+    """How an endpoint is reached, and the machine that is behind it."""
 
+    machine: str
     address: str
     ssh_port: int = 22
+    place: int = 0
+    """Its number on that machine."""
+
+    def port(self, tool: str) -> int:
+        """Where the tool is to have its daemon listen."""
+        return PORT + len(TOOLS) * self.place + TOOLS.index(tool)
 
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """The lab, a folder to work in, and the hosts by name."""
+    """The lab, a folder to work in, and the endpoints by name."""
 
     lab: Lab
     work: Path
@@ -79,15 +86,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--delay", type=float, default=0.05, help="seconds of an added round trip, 0: not measured")
     parser.add_argument("--hosts", nargs="+", default=["amd-1", "amd-2"], help="amd64 hosts of the lab that are up")
+    parser.add_argument("--endpoints", type=int, default=8, help="SSH endpoints a host, 0: not measured")
     parser.add_argument("--write", action="store_true", help="put the table into README")
     options = parser.parse_args()
     lab, programs = Lab.current(), installed()
     rows: dict[str, Row] = {}
     with with_python(lab, options.hosts), tempfile.TemporaryDirectory() as folder:
         shutil.copytree(PEERS, Path(folder) / "peers")
-        near = Ground(lab, Path(folder), {name: Way(lab.hosts[name].host.address) for name in options.hosts})
-        _certificates(near)
+        near = Ground(lab, Path(folder), {name: Way(name, lab.hosts[name].host.address) for name in options.hosts})
         rows[f"{len(near.ways)} hosts"] = _measured(near, programs, options.rounds)
+        if options.endpoints:
+            with _multiplied(near, options.endpoints) as many:
+                rows[f"{len(many.ways)} endpoints"] = _measured(many, programs, options.rounds)
         if options.delay:
             with _delayed(near, options.delay) as far:
                 rows[f"{options.delay * 1000:.0f} ms away"] = _measured(far, programs, options.rounds)
@@ -103,6 +113,7 @@ def main() -> None:
 
 def _measured(ground: Ground, programs: Path, rounds: int) -> Row:
     rows: Row = {}
+    _certificates(ground)
     run = _runs(ground, programs)
     try:
         for _ in range(rounds):
@@ -127,21 +138,21 @@ def _runs(ground: Ground, programs: Path) -> dict[str, Callable[[], None]]:
     known.write_text(
         "".join(
             f"{way.address if way.ssh_port == 22 else f'[{way.address}]:{way.ssh_port}'} "
-            f"{keys[lab.hosts[name].host.address]}\n"
-            for name, way in ground.ways.items()
+            f"{keys[lab.hosts[way.machine].host.address]}\n"
+            for way in ground.ways.values()
         )
     )
     login = {"user": "build", "identity_file": key, "known_hosts_file": str(known)}
     hosts = {
-        name: {"address": way.address, "port": PORTS["fleet"], "ssh": {"port": way.ssh_port}}
+        name: {"address": way.address, "port": way.port("fleet"), "ssh": {"port": way.ssh_port}}
         for name, way in ground.ways.items()
     }
     inventory = {"fleet": FLEET, "buildkit": {"image": image}, "ssh": login, "hosts": hosts}
     (work / "inventory.yaml").write_text(json.dumps(inventory))
 
-    def told(tool: str) -> dict[str, object]:
-        shared = {"image": image, "certificates": str(work / "certificates"), "port": PORTS[tool]}
-        return shared | {"folder": f"/home/build/bench-{tool}", "container": f"bench-{tool}"}
+    def told(tool: str, name: str) -> dict[str, object]:
+        shared = {"image": image, "certificates": str(work / "certificates"), "port": ground.ways[name].port(tool)}
+        return shared | {"folder": f"/home/build/bench-{tool}-{name}", "container": f"bench-{tool}-{name}"}
 
     reached = {
         name: {
@@ -151,7 +162,7 @@ def _runs(ground: Ground, programs: Path) -> dict[str, Callable[[], None]]:
             "ansible_ssh_private_key_file": key,
             "ansible_python_interpreter": PYTHON,
             "ansible_ssh_common_args": f"-F none -o UserKnownHostsFile={known}",
-            **told("Ansible"),
+            **told("Ansible", name),
         }
         for name, way in ground.ways.items()
     }
@@ -161,7 +172,7 @@ def _runs(ground: Ground, programs: Path) -> dict[str, Callable[[], None]]:
     )
     login = {"ssh_user": "build", "ssh_key": key, "ssh_known_hosts_file": str(known), "ssh_config_file": os.devnull}
     entries = [
-        (name, login | {"ssh_hostname": way.address, "ssh_port": way.ssh_port} | told("pyinfra"))
+        (name, login | {"ssh_hostname": way.address, "ssh_port": way.ssh_port} | told("pyinfra", name))
         for name, way in ground.ways.items()
     ]
     (work / "targets.py").write_text(f"hosts = {entries!r}\n")
@@ -215,8 +226,8 @@ def _clear(ground: Ground) -> None:
     """Take everything away but the image."""
     if (ground.work / "vault" / FLEET).exists():
         _run(ground.work, "fleet", "down", "--volumes", "--yes")
-    for name in ground.ways:
-        ground.lab.hosts[name].ssh(
+    for machine in {way.machine for way in ground.ways.values()}:
+        ground.lab.hosts[machine].ssh(
             "docker rm -f -v $(docker ps -aq --filter name=bench-) 2>/dev/null; "
             "docker volume rm $(docker volume ls -q --filter name=bench-) 2>/dev/null; rm -rf /home/build/bench-*"
         )
@@ -225,7 +236,7 @@ def _clear(ground: Ground) -> None:
 def _check(ground: Ground, tool: str) -> None:
     """All daemons answer over mutual TLS, with the certificates that fleet has made or those that were delivered."""
     prober = _prober(ground.work / "vault" / FLEET if tool == "fleet" else ground.work / "certificates")
-    nodes = [HostSpec(name, way.address, PORTS[tool]) for name, way in ground.ways.items()]
+    nodes = [HostSpec(name, way.address, way.port(tool)) for name, way in ground.ways.items()]
     answers = gather({node.name: partial(prober.probe, node, timeout=10) for node in nodes})
     assert all(isinstance(answer, ApiFacts) for answer in answers.values()), answers
 
@@ -243,7 +254,7 @@ def _certificates(ground: Ground) -> None:
     now, folder = datetime.now(UTC), ground.work / "certificates"
     authority = create_authority("bench CA", now=now)
     places = {"ca": "/etc/buildkit/ca.pem", "cert": "/etc/buildkit/cert.pem", "key": "/etc/buildkit/key.pem"}
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     listen = '["unix:///run/buildkit/buildkitd.sock", "tcp://0.0.0.0:1234"]'
     tls = "".join(f'{key} = "{path}"\n' for key, path in places.items())
     (folder / "buildkitd.toml").write_text(f"[grpc]\naddress = {listen}\n[grpc.tls]\n{tls}")
@@ -251,8 +262,8 @@ def _certificates(ground: Ground) -> None:
     client = issue_client(authority, "bench", now=now)
     (folder / "client.pem").write_bytes(client.certificate + client.key.reveal())
     for name, way in ground.ways.items():
-        node = issue_node(authority, name, names=[way.address, *_PROXIED], now=now)
-        (folder / name).mkdir()
+        node = issue_node(authority, name, names=[way.address], now=now)
+        (folder / name).mkdir(exist_ok=True)
         (folder / name / "cert.pem").write_bytes(node.certificate)
         (folder / name / "key.pem").write_bytes(node.key.reveal())
 
@@ -264,20 +275,20 @@ def _dockers_own(ground: Ground) -> float:
 
     def opened(name: str) -> socket.socket:
         stream = socket.socket(socket.AF_UNIX)
-        stream.connect(str(docker_socket(ground.lab, name)))
+        stream.connect(str(docker_socket(ground.lab, ground.ways[name].machine)))
         return stream
 
     def make(name: str) -> None:
-        certificate = (folder / name / "cert.pem").read_bytes()
+        way, certificate = ground.ways[name], (folder / name / "cert.pem").read_bytes()
         files = {
             buildkitd.CONFIG_PATH: (config.encode(), 0o644),
             buildkitd.CA_PATH: ((folder / "ca.pem").read_bytes(), 0o644),
             buildkitd.CERT_PATH: (certificate, 0o644),
             buildkitd.KEY_PATH: ((folder / name / "key.pem").read_bytes(), 0o600),
         }
-        wanted = DaemonSpec(FLEET, f"own-{name}", image, PORTS["fleet"], "", config, (), "")
+        wanted = DaemonSpec(FLEET, f"own-{name}", image, way.port("fleet"), "", config, (), "")
         engines[name].start(engines[name].create(wanted, describe(certificate), files))
-        near = HostSpec(name, ground.lab.hosts[name].host.address, PORTS["fleet"])
+        near = HostSpec(name, ground.lab.hosts[way.machine].host.address, way.port("fleet"))
         while not isinstance(prober.probe(near, timeout=5), ApiFacts):
             time.sleep(0.02)
 
@@ -294,18 +305,35 @@ def _dockers_own(ground: Ground) -> float:
 # ------------------------------------------------------------------------------------------------------- delay
 
 
-_PROXIED = [f"127.0.1.{place}" for place in range(1, 5)]
-"""An address of this machine for each host."""
+@contextmanager
+def _multiplied(near: Ground, times: int) -> Iterator[Ground]:
+    """Each host as several endpoints."""
+    ways = {
+        f"{way.machine}-{place}": replace(way, ssh_port=SSH_PORT + place, place=place)
+        for way in near.ways.values()
+        for place in range(times)
+    }
+    begin = "unshare --mount sh -c 'mount -t tmpfs tmpfs /tmp; exec /usr/sbin/sshd -p PORT -o PidFile=/run/bench-PORT'"
+    try:
+        for way in ways.values():
+            near.lab.hosts[way.machine].ssh(begin.replace("PORT", str(way.ssh_port)))
+        yield replace(near, ways=ways)
+    finally:
+        for way in near.ways.values():
+            near.lab.hosts[way.machine].ssh("cat /run/bench-* | xargs -r kill; rm -f /run/bench-*")
 
 
 @contextmanager
 def _delayed(near: Ground, round_trip: float) -> Iterator[Ground]:
     """The hosts behind a proxy that adds a round trip to whatever crosses it, to SSH and to BuildKit alike."""
-    far = {name: Way(address, SSH_PORT) for name, address in zip(near.ways, _PROXIED, strict=False)}
+    far = {
+        name: replace(way, address=f"127.0.1.{place}", ssh_port=SSH_PORT)
+        for place, (name, way) in enumerate(near.ways.items(), 1)
+    }
     routes = [
         f"{far[name].address}:{here}={way.address}:{there}"
         for name, way in near.ways.items()
-        for here, there in {SSH_PORT: way.ssh_port, **{port: port for port in PORTS.values()}}.items()
+        for here, there in {SSH_PORT: way.ssh_port, **{way.port(tool): way.port(tool) for tool in TOOLS}}.items()
     ]
     program = (sys.executable, "-m", "benchmarks.delay", str(round_trip / 2), *routes)
     with subprocess.Popen(program, stdout=subprocess.PIPE, cwd=PEERS.parent.parent) as proxy:

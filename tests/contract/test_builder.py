@@ -27,6 +27,7 @@ from fleet.buildx import (
     arguments,
     same,
     steps,
+    to_front,
 )
 from fleet.dispatching.build_arguments import OWN, SHORT_SWITCHES, SWITCHES
 from fleet.errors import BuilderError
@@ -111,6 +112,7 @@ SEQUENCES: dict[str, tuple[Step, ...]] = {
         LeaveNode("b"),
         AppendNode(node("c", endpoint=B.endpoint)),
     ),
+    "a node with platforms goes behind another by a copy": (CreateBuilder(A), AppendNode(B), *to_front((A, B), "b")),
     "a builder is removed and made anew": (CreateBuilder(A), RemoveBuilder(), CreateBuilder(B)),
     "a platform in another spelling": (CreateBuilder(node("a", "linux/arm/v7", "linux/arm64/v8", "linux/amd64/v1")),),
 }
