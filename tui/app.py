@@ -230,6 +230,13 @@ class Dashboard(Errands):
         """Everything about one node."""
         self.push_screen(NodePage(name))
 
+    def _turn_to(self, page: Page) -> None:
+        """Show it; one of its kind that is shown already makes room, so that there is one step back."""
+        if type(self.screen) is type(page):
+            self.switch_screen(page)
+        else:
+            self.push_screen(page)
+
     def back(self) -> None:
         """To the screen before; the first one stays."""
         if len(self.screen_stack) > 1:
@@ -283,15 +290,15 @@ class Dashboard(Errands):
                 self._log_in(chosen[0])
             case "builds":
                 about = nodes or (chosen if isinstance(self.screen, NodePage) else ())
-                self.push_screen(BuildsPage(about or tuple(node.name for node in self.snapshot.nodes)))
+                self._turn_to(BuildsPage(about or tuple(node.name for node in self.snapshot.nodes)))
             case "routes":
-                self.push_screen(RoutesPage())
+                self._turn_to(RoutesPage())
             case "certificates":
-                self.push_screen(CertificatesPage())
+                self._turn_to(CertificatesPage())
             case "plan":
-                self.push_screen(PlanPage())
+                self._turn_to(PlanPage())
             case "logs":
-                self.push_screen(LogsPage(chosen or tuple(node.name for node in self.snapshot.nodes)))
+                self._turn_to(LogsPage(chosen or tuple(node.name for node in self.snapshot.nodes)))
             case _:
                 self._confirm(word, chosen)
 

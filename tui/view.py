@@ -86,8 +86,8 @@ class Trends:
             self._builds.setdefault(node.name, deque(maxlen=TREND)).append(node.active_builds)
 
     def of(self, name: str) -> Sequence[int | None]:
-        """Of one node, the newest last."""
-        return tuple(self._builds.get(name, ()))
+        """Of one node, the newest last; not a copy, since few of many rows are ever drawn."""
+        return self._builds.get(name, ())
 
 
 def rows(snapshot: Snapshot, now: datetime, trends: Trends) -> list[NodeRow]:

@@ -20,6 +20,7 @@ import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -469,10 +470,10 @@ def _is_toml(files: Files) -> bool:
     return True
 
 
-def _max_builds(files: Files) -> int | None:
+@cache
+def _max_builds(config: bytes) -> int | None:
     """What the worker's label says, as far as its configuration can be read."""
-    content, _ = files.get(buildkitd.CONFIG_PATH, (b"", 0))
-    labels = tomllib.loads(content.decode()).get("worker", {}).get("oci", {}).get("labels", {})
+    labels = tomllib.loads(config.decode()).get("worker", {}).get("oci", {}).get("labels", {})
     most = labels.get(buildkitd.LABEL_MAX_BUILDS)
     return int(most) if most else None
 
@@ -599,7 +600,7 @@ class FakeProber:
             worker=f"worker of {container.volume}",
             platforms=platforms(*(machine.reported or WORKER_PLATFORMS[machine.machine])),
             latency_ms=1.0,
-            max_builds=_max_builds(container.files),
+            max_builds=_max_builds(container.files.get(buildkitd.CONFIG_PATH, (b"", 0))[0]),
             active_builds=machine.builds,
             cache_bytes=sum(record.size for record in machine.cache.get(container.volume, ())),
             certificate=served,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from fleet.check.ground import EngineInfo
@@ -57,6 +58,7 @@ INFO = EngineInfo(
 """A Docker Engine with nothing to be said against it."""
 
 
+@cache
 def platforms(*texts: str) -> tuple[Platform, ...]:
     return tuple(map(Platform.parse, texts))
 
