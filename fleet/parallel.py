@@ -6,7 +6,7 @@ import heapq
 import queue
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
@@ -18,6 +18,10 @@ V = TypeVar("V")
 
 WIDTH = 64
 """Threads at a time: more only makes the logins of a large fleet slower, each costs about 0.1 s of CPU."""
+
+
+HEED = 0.25
+"""Seconds after which an interrupt is heeded at the latest: the kernel may hand it to a thread that does not wait."""
 
 
 class Stop(threading.Event):
@@ -80,10 +84,12 @@ class Gathering(Generic[K, V]):
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while len(self._outcomes) < len(self._keys):
-            left = None if deadline is None else max(deadline - time.monotonic(), 0)
+            left = HEED if deadline is None else deadline - time.monotonic()
             try:
-                key = self._done.get(timeout=left)
+                key = self._done.get(timeout=min(max(left, 0), HEED))
             except queue.Empty:
+                if left > HEED or deadline is None:
+                    continue
                 break
             self._outcomes[key]()  # a failure is told at once
             if enough and enough(self._so_far()):
@@ -158,6 +164,13 @@ class Rounds:
                 heapq.heappush(self._due, (due, key))
                 if self._due[0][1] == key:
                     self._changed.notify()
+
+
+def next_of(arriving: queue.SimpleQueue[V]) -> V:
+    """What comes next there, however long that takes; an interrupt is heeded meanwhile."""
+    while True:
+        with suppress(queue.Empty):
+            return arriving.get(timeout=HEED)
 
 
 def gather(tasks: Mapping[K, Callable[[], V]], *, timeout: float | None = None) -> dict[K, V]:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from fleet.errors import BuilderError
+from fleet.parallel import Gathering
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -70,9 +71,10 @@ class BuildxRun:
 
         An interrupt of the terminal reaches buildx from there, and is given time to end it in its own way.
         """
+        ending = Gathering({self._process.pid: self._process.wait})
         while True:
             try:
-                code = self._process.wait()
+                [code] = ending.results().values()
             except KeyboardInterrupt:
                 self.interrupt()
             else:

@@ -20,7 +20,7 @@ from fleet.errors import HostError, UsageError
 from fleet.logs import Line, Window, merged
 from fleet.model.facts import Down
 from fleet.model.spec import object_name
-from fleet.parallel import gather
+from fleet.parallel import HEED, gather
 from fleet.quantities import parse_moment
 
 if TYPE_CHECKING:
@@ -131,8 +131,9 @@ class Run:
         window, left = Window(HOLD), set(streams)
         try:
             while left:
+                due = window.wait(time.monotonic())
                 with suppress(queue.Empty):
-                    name, said = arriving.get(timeout=window.wait(time.monotonic()))
+                    name, said = arriving.get(timeout=HEED if due is None else min(due, HEED))
                     if isinstance(said, Line):
                         window.add(name, said, time.monotonic())
                     else:

@@ -12,6 +12,7 @@ from fleet.builds import Account
 from fleet.errors import HostError
 from fleet.model.facts import Stage
 from fleet.observing.failures import reason
+from fleet.parallel import next_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -41,7 +42,7 @@ def follow(hosts: Sequence[HostSpec], prober: Prober, stop: Stop, *, steps: bool
     with stop.ends(lambda: arriving.put(None)):
         for host in hosts:
             threading.Thread(target=_Node(host, prober, stop, arriving.put, steps=steps).read, daemon=True).start()
-        while (said := arriving.get()) is not None:
+        while (said := next_of(arriving)) is not None:
             yield said
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import signal
 import threading
 import time
 from contextlib import suppress
@@ -54,6 +55,21 @@ def test_an_exception_of_a_task_is_raised_here(error: type[BaseException]) -> No
 
     with pytest.raises(error, match="no"):
         gather({"good": lambda: 1, "bad": fail})
+
+
+def test_an_interrupt_is_heeded_whichever_thread_the_kernel_gives_it_to() -> None:
+    over = threading.Event()
+
+    def strike() -> None:
+        time.sleep(0.2)  # until it is waited for
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        over.wait(10)
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        gather({"struck": strike})
+    over.set()
+    assert time.monotonic() - began < 5
 
 
 def test_what_is_late_can_be_asked_for_again() -> None:
