@@ -81,8 +81,9 @@ class SshHost:
         try:
             with self._transport.open_session(timeout=timeout) as channel:
                 channel.settimeout(timeout)
-                channel.exec_command(shlex.join(argv))
-                channel.shutdown_write()
+                # Not an end of file of ours: of a command that ends at once it may come after the channel's own end,
+                # for which sshd ends the whole connection.
+                channel.exec_command(f"{shlex.join(argv)} < /dev/null")
                 stdout = channel.makefile("rb").read()
                 stderr = channel.makefile_stderr("rb").read()
                 status = channel.recv_exit_status()
@@ -161,7 +162,7 @@ class SshHost:
     def _transport(self) -> paramiko.Transport:
         transport = self._clients[-1].get_transport()
         if transport is None or not transport.is_active():
-            raise _lost(None)
+            raise _lost(transport.saved_exception if transport else None)
         return transport
 
     def close(self) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import paramiko
 import pytest
+from paramiko.common import cMSG_CHANNEL_EOF
 
 from fleet.adapters import host_lock, local
 from fleet.adapters.local import LocalHost
@@ -119,6 +122,22 @@ def test_commands_go_on_after_one_that_did_not_end(host: Host) -> None:
 
 def test_docker_is_reached_over_the_same_connection(host: Host) -> None:
     assert host.engine().version().split(".")[0].isdigit()
+
+
+def test_a_command_that_ends_at_once_does_not_end_the_connection(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = connect(host_spec(lab, "amd-1", port=1))
+    send = paramiko.Transport._send_user_message  # type: ignore[attr-defined]  # private: not in the stubs
+
+    def send_ends_late(transport: paramiko.Transport, message: paramiko.Message) -> None:
+        if message.asbytes().startswith(cMSG_CHANNEL_EOF):
+            time.sleep(0.2)
+        send(transport, message)
+
+    monkeypatch.setattr(paramiko.Transport, "_send_user_message", send_ends_late)
+    for _ in range(2):
+        assert host.run(("printf", "x")).stdout == "x"
+        time.sleep(0.3)
+    host.close()
 
 
 def test_nothing_runs_over_a_closed_connection(host: Host) -> None:
