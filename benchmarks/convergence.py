@@ -262,7 +262,7 @@ def _certificates(ground: Ground) -> None:
     client = issue_client(authority, "bench", now=now)
     (folder / "client.pem").write_bytes(client.certificate + client.key.reveal())
     for name, way in ground.ways.items():
-        node = issue_node(authority, name, names=[way.address], now=now)
+        node = issue_node(authority, name, names=[way.address, ground.lab.hosts[way.machine].host.address], now=now)
         (folder / name).mkdir(exist_ok=True)
         (folder / name / "cert.pem").write_bytes(node.certificate)
         (folder / name / "key.pem").write_bytes(node.key.reveal())
