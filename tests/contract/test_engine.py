@@ -769,10 +769,12 @@ def test_a_connection_is_lost_as_soon_as_its_channels_are_closed(lab: Lab, monke
 
     monkeypatch.setattr(paramiko.Channel, "_unlink", unlink_slowly)
     stream = host._open_docker()
+    stream.settimeout(20)
     with ThreadPoolExecutor() as pool:
         reading = pool.submit(stream.recv, 1)
         with pytest.raises(HostError, match="the connection was lost"):
-            host.run(("sh", "-c", "kill -9 $PPID"))
+            # sshd is the parent of a shell, or its parent's parent.
+            host.run(("sh", "-c", "kill -9 $(cut -d ' ' -f 4 /proc/$PPID/stat) $PPID"))
     with pytest.raises(HostError, match="the connection was lost") as caught:
         reading.result()
     assert caught.value.stage is Stage.SSH
