@@ -24,6 +24,8 @@ LABEL_CERTIFICATE = "dev.fleet.certificate"
 LABEL_PROXY = "dev.fleet.gateway"
 
 STATE_DIRECTORY = "/var/lib/buildkit"
+SHORT_ID = len("sha256:") + 12
+"""Characters of an image's id: as many as Docker shows."""
 
 
 def container_name(container: Mapping[str, Any]) -> str:
@@ -48,12 +50,12 @@ def container_facts(
         settings=_mapping(labels.get(LABEL_SETTINGS)),
         certificate=_certificate(_mapping(labels.get(LABEL_CERTIFICATE))),
         detail=listed["Status"],
-        enforced=_enforced(made) if made else None,
+        enforced=_enforced(made, listed) if made else None,
         changed=tuple(sorted(path for path, digest in put.items() if (files or {}).get(path) != digest)),
     )
 
 
-def _enforced(made: Mapping[str, Any]) -> dict[str, str]:
+def _enforced(made: Mapping[str, Any], listed: Mapping[str, Any]) -> dict[str, str]:
     """In the words of `DaemonSpec.enforced`."""
     host = made["HostConfig"]
     # What fleet never sets, but `docker update` may.
@@ -70,7 +72,8 @@ def _enforced(made: Mapping[str, Any]) -> dict[str, str]:
         for bound in bindings or ()
     }
     return {
-        "image": made["Config"]["Image"],
+        # Docker lists the image's id where the name that it was made from means another image by now, or none.
+        "image": listed["ImageID"][:SHORT_ID] if listed["Image"] == listed["ImageID"] else made["Config"]["Image"],
         "limits": " ".join(f"{name}={most}" for name, most in limits.items() if most),
         "restart": host["RestartPolicy"]["Name"] or "no",
         "privileged": "yes" if host["Privileged"] else "no",

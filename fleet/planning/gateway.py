@@ -24,13 +24,13 @@ from fleet.planning.actions import (
     StepAside,
 )
 from fleet.planning.drift import drift
-from fleet.planning.lane import Lane, bring, images, other_authority
+from fleet.planning.lane import Lane, bring, images, other_authority, superseded
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from fleet.containers.proxy import ProxySpec
-    from fleet.model.facts import BuilderFacts, Facts, VaultFacts
+    from fleet.model.facts import BuilderFacts, Facts, Image, VaultFacts
     from fleet.model.platforms import Platform
     from fleet.model.spec import FleetSpec, GatewaySpec, HostSpec
     from fleet.planning.actions import LaneAction
@@ -51,13 +51,14 @@ def with_gateway(lane: Lane, spec: FleetSpec, host: HostSpec, facts: Facts, *, p
     if spec.gateway and host.name in spec.gateway.hosts:
         wanted = _wanted(spec, spec.gateway, host, facts)
     why_not = _obstacle(found, facts.vault, wanted)
-    outdated = sorted(images(found.proxy.containers) - ({wanted.image} if wanted else set()))
+    made = found.proxy.containers
+    outdated = sorted(images(made) - (({wanted.image} if wanted else set()) - superseded(made, found.proxy.image)))
     after: tuple[LaneAction, ...] = tuple(RemoveImage(image, pull_mark(spec.name, image)) for image in outdated)
     if wanted is None:
         return lane if why_not else _more(lane, (*removal(found, patience), *after), ("a gateway is left over",))
-    ours = {container.name: container for container in found.proxy.containers}
+    ours = {container.name: container for container in made}
     current, former = ours.get(wanted.name), ours.get(aside(wanted.name))
-    why = _reasons(current, wanted)
+    why = _reasons(current, wanted, found.proxy.image)
     brought = bring(host, found.arch, found.proxy.image, wanted, facts) if why else ()
     if why_not or isinstance(brought, Down):
         return replace(lane, warning=lane.warning or why_not or (brought if isinstance(brought, Down) else None))
@@ -95,14 +96,14 @@ def _obstacle(found: HostFacts, vault: VaultFacts, wanted: ProxySpec | None) -> 
     return next(filter(None, (other_authority(one, vault) for one in found.proxy.containers)), None)
 
 
-def _reasons(current: DaemonFacts | None, wanted: ProxySpec) -> list[str]:
+def _reasons(current: DaemonFacts | None, wanted: ProxySpec, image: Image) -> list[str]:
     """Why there is to be another gateway; none: it is as it is wanted."""
     if current is None:
         return ["there is no gateway"]
     # It may go on knowing a CA that is not in use any more.
     trusted = set(current.settings.get("trust", "").split())
     known = {"trust"} if set(wanted.settings["trust"].split()) <= trusted else set()
-    reasons = [f"gateway {reason}" for reason in drift(current, wanted, but=known)]
+    reasons = [f"gateway {reason}" for reason in drift(current, wanted, image, but=known)]
     # `created` was interrupted before its files were complete; the others do not come back by themselves.
     if current.state in {"created", "paused", "dead", "removing"}:
         reasons.append(f"the gateway is {current.state}")
@@ -167,7 +168,7 @@ def _knows(spec: FleetSpec, facts: Facts, name: str) -> bool:
         return False
     wanted = _wanted(spec, spec.gateway, spec.host(name), facts)
     current = next((one for one in found.proxy.containers if one.name == wanted.name), None)
-    return current is not None and not _reasons(current, wanted)
+    return current is not None and not _reasons(current, wanted, found.proxy.image)
 
 
 def _wanted(spec: FleetSpec, gateway: GatewaySpec, host: HostSpec, facts: Facts) -> ProxySpec:

@@ -31,7 +31,7 @@ from fleet.planning.actions import (
     SetAside,
     StartDaemon,
 )
-from fleet.planning.drift import drift
+from fleet.planning.drift import drift, has_other_image
 from fleet.route import native_platforms
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ def lane(
     grace = max(patience, LEAST_GRACE)
     before = tuple(RemoveDaemon(other.id, other.name, grace) for other in left_over)
     drop_former = (RemoveDaemon(former.id, former.name),) if former else ()
-    outdated = images(filter(None, (daemon, former, *left_over))) - {wanted.image}
+    made = [*filter(None, (daemon, former, *left_over))]
+    outdated = images(made) - ({wanted.image} - superseded(made, found.image))
     drop_images = tuple(RemoveImage(image, pull_mark(spec.name, image)) for image in sorted(outdated))
     drain = notes.drain(api)
     # What a stopped run left drained is only seen once the daemon answers; without a volume nothing was ever noted.
@@ -94,7 +95,7 @@ def lane(
     ready = (AwaitReady(host.name), *resume)
     brought = bring(host, found.arch, found.image, wanted, facts)
     create = (CreateDaemon(wanted), StartDaemon(wanted.name), *ready)
-    why = _replacement_reasons(daemon, wanted, spec, facts.vault, now)
+    why = _replacement_reasons(daemon, wanted, found.image, spec, facts.vault, now)
     why = why or (("a restart was asked for",) if restart else ())
     if isinstance(api, ApiFacts) and (useless := _useless(host, api, found, mended=bool(why))):
         return Lane(blocked=useless)
@@ -228,12 +229,17 @@ def images(daemons: Iterable[DaemonFacts]) -> set[str]:
     return {image for daemon in daemons if (image := daemon.settings.get("image"))}
 
 
+def superseded(daemons: Iterable[DaemonFacts], image: Image) -> set[str]:
+    """Names of images that mean others now, which somebody else has pulled: fleet's mark is still on the old ones."""
+    return images(one for one in daemons if image is Image.FOUND and has_other_image(one))
+
+
 def _replacement_reasons(
-    daemon: DaemonFacts | None, wanted: DaemonSpec, spec: FleetSpec, vault: VaultFacts, now: datetime
+    daemon: DaemonFacts | None, wanted: DaemonSpec, image: Image, spec: FleetSpec, vault: VaultFacts, now: datetime
 ) -> tuple[str, ...]:
     if daemon is None:
         return ("there is no daemon",)
-    reasons = [*drift(daemon, wanted)]
+    reasons = [*drift(daemon, wanted, image)]
     if daemon.name != wanted.name:
         reasons.append(f"name: {daemon.name} → {wanted.name}")
     if daemon.certificate is None:

@@ -482,6 +482,26 @@ def test_what_was_changed_by_hand_is_seen(
     assert daemon.changed == changed
 
 
+@pytest.mark.parametrize("ground", ["ssh"], indirect=True)
+def test_an_image_whose_name_was_given_to_another_or_taken_away_is_seen(ground: Site, lab: Lab) -> None:
+    name, shell = f"{ground.wanted.fleet}-name:1", lab.hosts["amd-1"].ssh
+    shell(f"docker tag {ground.wanted.image} {name}")
+    try:
+        ground.create(replace(ground.wanted, image=name))
+        identity = shell(f"docker image inspect -f '{{{{.Id}}}}' {name}")[: len("sha256:") + 12]
+
+        def made_from() -> str:
+            [daemon] = ground.engine.survey(ground.wanted.fleet, {ground.wanted.name: buildkitd.DIRECTORY}).daemons
+            return (daemon.enforced or {})["image"]
+
+        assert made_from() == name
+        shell(f"docker tag {lab.env()['LAB_BASE_IMAGE']} {name}")
+        assert made_from() == identity
+    finally:
+        shell(f"docker rmi {name}")
+    assert made_from() == identity
+
+
 @on_amd64
 def test_what_another_fleet_made_is_foreign(ground: Site) -> None:
     theirs = replace(ground.wanted, fleet=f"{ground.wanted.fleet}-other")

@@ -188,6 +188,13 @@ class Machine:
         self.images.clear()
         self.marks.clear()
 
+    def supersede(self, reference: str) -> None:
+        """Somebody pulls another image of that name; what is made from the old one still is."""
+        old = f"{reference} as it was"
+        self.marks = {mark: old if marked == reference else marked for mark, marked in self.marks.items()}
+        for container in self.containers:
+            container.image = old if container.image == reference else container.image
+
     def container(self, key: str) -> Container | None:
         """The container of that name or id."""
         return next((c for c in self.containers if key in {c.id, c.name}), None)
@@ -222,7 +229,10 @@ class FakeEngine:
                 return facts
             inside = [path for path in c.put if path.startswith(f"{closely[c.name]}/")]
             changed = sorted(path for path in inside if c.files.get(path) != c.put[path])
-            return replace(facts, enforced=c.enforced, changed=tuple(changed))
+            enforced = (
+                {**c.enforced} if c.image in self.machine.images else {**c.enforced, "image": f"sha256:{c.image}"}
+            )
+            return replace(facts, enforced=enforced, changed=tuple(changed))
 
         ours = [c for c in self.machine.containers if c.fleet == fleet]
         others = {c.name for c in self.machine.containers if c.fleet != fleet}

@@ -353,6 +353,10 @@ def test_a_gateway_that_was_changed_by_hand_is_made_anew() -> None:
     assert world.plan(ONE).lanes["amd-1"].why == ("gateway restart: no → unless-stopped",)
     assert up(world, ONE).exit_code == 0
     assert world.plan(ONE).empty
+    machine(world).supersede(proxy.image)
+    assert up(world, ONE).exit_code == 0
+    assert world.plan(ONE).empty
+    assert not [image for image in machine(world).marks.values() if image.endswith("as it was")]
 
 
 def test_the_second_gateway_takes_over() -> None:

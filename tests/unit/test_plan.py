@@ -260,6 +260,10 @@ BY_HAND: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "its restart policy": ({"enforced": enforced(restart="no")}, ("restart: no → unless-stopped",)),
     "its network": ({"enforced": enforced(network="")}, ("network: none → bridge",)),
     "made anew without its rights": ({"enforced": enforced(privileged="no")}, ("privileged: no → yes",)),
+    "the image of that name": (
+        {"enforced": enforced(image="sha256:c0ffee")},
+        (f"image: sha256:c0ffee → {IMAGE}",),
+    ),
     "two things": (
         {"enforced": enforced(image="mine:1", port=":1299")},
         (f"image: mine:1 → {IMAGE}", "port: :1299 → :1234"),
@@ -277,8 +281,15 @@ def test_what_was_changed_by_hand_is_said_and_the_daemon_is_replaced_by_turns(
     changed: dict[str, Any], why: tuple[str, ...]
 ) -> None:
     lane = lane_of(became(**changed), api())
-    assert (lane.why, lane.actions) == (why, REPLACED if why else ())
+    # Fleet's mark is on the old one.
+    mark = (RemoveImage(IMAGE, MARK),) if "sha256" in "".join(why) else ()
+    assert (lane.why, lane.actions) == (why, (*REPLACED, *mark) if why else ())
     assert lane.turn == ("amd64" if why else None)
+
+
+def test_an_image_without_a_name_is_not_replaced_by_one_that_is_not_there() -> None:
+    unnamed = replace(became(enforced=enforced(image="sha256:c0ffee")), image=Image.ABSENT)
+    assert lane_of(unnamed, api()).actions == ()
 
 
 def test_a_setting_that_is_to_be_another_one_is_told_once() -> None:

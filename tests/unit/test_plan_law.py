@@ -193,6 +193,7 @@ MISHAPS = [
     to_container("files edited", edit),
     to_container("container renamed", call_it_mine),
     to_machine("images pruned", Machine.prune_images),
+    to_machine("another image of the same name pulled", lambda machine: machine.supersede(IMAGE)),
     Mishap("foreign container", put_foreign),
     to_machine("foreign containers removed", remove_foreign),
     to_machine("login toggled", toggle_login),
