@@ -199,7 +199,7 @@ def builder_steps(
         return unfinished + steps, None
     # A build without a platform goes to the first node: that is to be a gateway, or else one that can build, and not
     # one of another architecture.
-    main = ways.main or next(filter(None, map(_arch, builder.nodes)), None)
+    main = ways.main or next(filter(None, map(_arch, (*builder.nodes, *wanted))), None)
     base = Platform("linux", main or "").normalised()
     front = next((node for node in wanted if base in node.platforms), None)
     leads = buildx.after(builder.nodes, steps)[0]

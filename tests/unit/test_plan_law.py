@@ -258,6 +258,17 @@ def test_after_a_plan_has_been_carried_out_there_is_nothing_left_to_do(data: st.
     event(f"{len(unfinished)} failed, {len(left.blocked)} blocked of {len(spec.hosts)}")
 
 
+def test_a_node_that_stands_by_and_cannot_be_asked_does_not_stay_the_first() -> None:
+    world, both = new_world(), fleet(host("amd-1", address="10.0.0.1"), host("amd-2", address="10.0.0.2"))
+    alone = replace(both, hosts=both.hosts[:1])
+    world.apply(replace(alone, gateway=GatewaySpec((alone.hosts[0].name,), "haproxy:3.2", PORTS)))
+    lost = world.machines[alone.hosts[0].address]
+    lost.containers, lost.login = [], False
+    world.apply(alone)
+    world.apply(both)
+    assert world.plan(both).empty
+
+
 @settings(max_examples=60)
 @given(st.data())
 def test_a_run_that_stopped_anywhere_is_gone_on_with(data: st.DataObject) -> None:
