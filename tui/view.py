@@ -45,8 +45,12 @@ class NodeRow:
     node: NodeHealth
     seen: Sighting | None
     now: datetime
-    trend: Sequence[int | None] = ()
-    """Builds that were under way, the newest last."""
+    trends: Trends | None = None
+
+    @property
+    def trend(self) -> Sequence[int | None]:
+        """Builds that were under way, the newest last; asked for when it is drawn, which few of many rows are."""
+        return self.trends.of(self.node.name) if self.trends else ()
 
     @property
     def asking(self) -> bool:
@@ -86,13 +90,13 @@ class Trends:
             self._builds.setdefault(node.name, deque(maxlen=TREND)).append(node.active_builds)
 
     def of(self, name: str) -> Sequence[int | None]:
-        """Of one node, the newest last; not a copy, since few of many rows are ever drawn."""
-        return self._builds.get(name, ())
+        """Of one node, the newest last."""
+        return tuple(self._builds.get(name, ()))
 
 
 def rows(snapshot: Snapshot, now: datetime, trends: Trends) -> list[NodeRow]:
     """A row a node, in the inventory's order."""
-    return [NodeRow(node, snapshot.sightings.get(node.name), now, trends.of(node.name)) for node in snapshot.nodes]
+    return [NodeRow(node, snapshot.sightings.get(node.name), now, trends) for node in snapshot.nodes]
 
 
 # ---------------------------------------------------------------------------------------------- the columns

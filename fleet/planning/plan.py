@@ -199,9 +199,9 @@ def builder_steps(
         return unfinished + steps, None
     # A build without a platform goes to the first node: that is to be a gateway, or else one that can build, and not
     # one of another architecture.
-    main = ways.main or next(filter(None, map(_arch, (*builder.nodes, *wanted))), None)
-    base = Platform("linux", main or "").normalised()
-    front = next((node for node in wanted if base in node.platforms), None)
+    mains = [ways.main] if ways.main else filter(None, map(_arch, (*builder.nodes, *wanted)))
+    bases = (Platform("linux", main).normalised() for main in mains)
+    front = next((node for base in bases for node in wanted if base in node.platforms), None)
     leads = buildx.after(builder.nodes, steps)[0]
     unfit = gateway_arch(leads) or leads.name not in ready
     if front and front.name != leads.name and (gateway_arch(front) or unfit or preferred is not None):

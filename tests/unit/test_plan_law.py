@@ -269,6 +269,17 @@ def test_a_node_that_stands_by_and_cannot_be_asked_does_not_stay_the_first() -> 
     assert world.plan(both).empty
 
 
+def test_a_leader_that_leaves_does_not_decide_who_is_the_first() -> None:
+    world, riscv = new_world(), host("amd-2", address="10.0.0.4")
+    world.machines["10.0.0.3"].login = False
+    world.builder.builders["acme"] = BuilderFacts(
+        (node("other", endpoint="tcp://10.0.0.3:1234"), node("amd-1", "linux/amd64")), driver="remote"
+    )
+    spec = fleet(host("other", address="10.0.0.3"), riscv)
+    world.apply(spec)
+    assert world.plan(spec).empty
+
+
 @settings(max_examples=60)
 @given(st.data())
 def test_a_run_that_stopped_anywhere_is_gone_on_with(data: st.DataObject) -> None:
