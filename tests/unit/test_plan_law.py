@@ -253,6 +253,9 @@ def test_after_a_plan_has_been_carried_out_there_is_nothing_left_to_do(data: st.
     held = {name for name, lane in left.lanes.items() if lane.turn} if failed else set()  # they wait for their turn
     assert not left.vault
     assert {name for name, lane in left.lanes.items() if lane.actions} <= unfinished | held
+    if held and not unfinished:  # whoever has failed can only be mended by a person, and keeps nobody waiting
+        world.apply(spec)
+        left = world.plan(spec)
     assert unfinished or left.empty
     assert excused(world, spec, {name for name, why in failed.items() if why.stage is not Stage.NATIVE}), failed
     event(f"{len(unfinished)} failed, {len(left.blocked)} blocked of {len(spec.hosts)}")
