@@ -289,7 +289,9 @@ def _dockers_own(ground: Ground) -> float:
         wanted = DaemonSpec(FLEET, f"own-{name}", image, way.port("fleet"), "", config, (), "")
         engines[name].start(engines[name].create(wanted, describe(certificate), files))
         near = HostSpec(name, ground.lab.hosts[way.machine].host.address, way.port("fleet"))
-        while not isinstance(prober.probe(near, timeout=5), ApiFacts):
+        deadline = time.monotonic() + 60
+        while not isinstance(answer := prober.probe(near, timeout=5), ApiFacts):
+            assert time.monotonic() < deadline, answer
             time.sleep(0.02)
 
     engines = {name: DockerEngine(partial(opened, name)) for name in ground.ways}

@@ -19,7 +19,6 @@ V = TypeVar("V")
 WIDTH = 64
 """Threads at a time: more only makes the logins of a large fleet slower, each costs about 0.1 s of CPU."""
 
-
 HEED = 0.25
 """Seconds after which an interrupt is heeded at the latest: the kernel may hand it to a thread that does not wait."""
 
@@ -84,13 +83,13 @@ class Gathering(Generic[K, V]):
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while len(self._outcomes) < len(self._keys):
-            left = HEED if deadline is None else deadline - time.monotonic()
+            left = HEED if deadline is None else max(deadline - time.monotonic(), 0.0)
             try:
-                key = self._done.get(timeout=min(max(left, 0), HEED))
+                key = self._done.get(timeout=min(left, HEED))
             except queue.Empty:
-                if left > HEED or deadline is None:
-                    continue
-                break
+                if left < HEED:
+                    break
+                continue
             self._outcomes[key]()  # a failure is told at once
             if enough and enough(self._so_far()):
                 break

@@ -17,6 +17,7 @@ from fleet.health import snapshot
 from fleet.model.facts import BuilderFacts, Facts, NodeFacts
 from fleet.model.snapshot import Health, Sighting
 from fleet.observing.watch import NO_VAULT
+from fleet.parallel import HEED
 from tui.commands import DEEDS, PAGES, parse
 from tui.details import consequences
 from tui.errands import Errands, Feed
@@ -181,7 +182,8 @@ class Dashboard(Errands):
     def end_changes(self) -> None:
         """Nothing is left half done, whatever has ended `run`: wait for what is under way."""
         for _, thread in tuple(self._under_way):
-            thread.join()
+            while thread.is_alive():
+                thread.join(HEED)
 
     # ----------------------------------------------------------------------------------------------- screens
 

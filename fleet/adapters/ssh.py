@@ -65,6 +65,7 @@ def connect(host: HostSpec, *, config_file: Path = Path("~/.ssh/config"), dialli
 
 ENDING = 0.2
 """Seconds that paramiko may need from closing the channels of a lost connection to saying that it is lost."""
+
 LOCK_TIMEOUT = 30.0
 """Seconds to be told whether the host's lock is ours."""
 

@@ -11,7 +11,6 @@ from fleet.containers.proxy import builder_name, endpoint, gates, proxy_spec
 from fleet.gateway_health import arch_of, explained
 from fleet.model.facts import ApiFacts, BuilderNode, DaemonFacts, Down, HostFacts, Stage
 from fleet.model.platforms import runs_natively
-from fleet.model.spec import pull_mark
 from fleet.planning.actions import (
     GRACE,
     LEAST_GRACE,
@@ -19,12 +18,11 @@ from fleet.planning.actions import (
     AwaitReady,
     CreateGateway,
     RemoveGateway,
-    RemoveImage,
     StartDaemon,
     StepAside,
 )
 from fleet.planning.drift import drift
-from fleet.planning.lane import Lane, bring, images, other_authority, superseded
+from fleet.planning.lane import Lane, bring, other_authority, outdated
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -52,8 +50,7 @@ def with_gateway(lane: Lane, spec: FleetSpec, host: HostSpec, facts: Facts, *, p
         wanted = _wanted(spec, spec.gateway, host, facts)
     why_not = _obstacle(found, facts.vault, wanted)
     made = found.proxy.containers
-    outdated = sorted(images(made) - (({wanted.image} if wanted else set()) - superseded(made, found.proxy.image)))
-    after: tuple[LaneAction, ...] = tuple(RemoveImage(image, pull_mark(spec.name, image)) for image in outdated)
+    after = outdated(spec.name, made, wanted.image if wanted else None, found.proxy.image)
     if wanted is None:
         return lane if why_not else _more(lane, (*removal(found, patience), *after), ("a gateway is left over",))
     ours = {container.name: container for container in made}

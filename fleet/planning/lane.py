@@ -85,9 +85,7 @@ def lane(
     grace = max(patience, LEAST_GRACE)
     before = tuple(RemoveDaemon(other.id, other.name, grace) for other in left_over)
     drop_former = (RemoveDaemon(former.id, former.name),) if former else ()
-    made = [*filter(None, (daemon, former, *left_over))]
-    outdated = images(made) - ({wanted.image} - superseded(made, found.image))
-    drop_images = tuple(RemoveImage(image, pull_mark(spec.name, image)) for image in sorted(outdated))
+    drop_images = outdated(spec.name, filter(None, (daemon, former, *left_over)), wanted.image, found.image)
     drain = notes.drain(api)
     # What a stopped run left drained is only seen once the daemon answers; without a volume nothing was ever noted.
     noted = daemon is not None or wanted.name in found.volumes
@@ -229,9 +227,15 @@ def images(daemons: Iterable[DaemonFacts]) -> set[str]:
     return {image for daemon in daemons if (image := daemon.settings.get("image"))}
 
 
-def superseded(daemons: Iterable[DaemonFacts], image: Image) -> set[str]:
-    """Names of images that mean others now, which somebody else has pulled: fleet's mark is still on the old ones."""
-    return images(one for one in daemons if image is Image.FOUND and has_other_image(one))
+def outdated(fleet: str, made: Iterable[DaemonFacts], wanted: str | None, there: Image) -> tuple[RemoveImage, ...]:
+    """What removes the images that these were made from, but for the one that is `wanted`, if fleet pulled them."""
+    made = tuple(made)
+    drop = [RemoveImage(image, pull_mark(fleet, image)) for image in sorted(images(made) - {wanted})]
+    if wanted and there is Image.FOUND and any(map(has_other_image, made)):
+        # Somebody has given its name to another image: what fleet pulled has its mark alone.
+        mark = pull_mark(fleet, wanted)
+        drop.append(RemoveImage(mark, mark))
+    return tuple(drop)
 
 
 def _replacement_reasons(

@@ -144,8 +144,9 @@ def plan_down(
         leaving = {*only, *gateway.leading_to(spec, only)}
         nodes = buildx.settled(facts.builder.nodes)
         staying = [node for node in nodes if only and not {node.name, node.endpoint} & leaving]
-        less = (*buildx.finish(facts.builder.nodes), *buildx.steps(nodes, staying)) if staying else ()
-        steps = less if staying else (buildx.RemoveBuilder(),)
+        steps = (buildx.RemoveBuilder(),)
+        if staying:
+            steps = (*buildx.finish(facts.builder.nodes), *buildx.steps(nodes, staying))
     return Plan(spec.name, lanes=lanes, builder=steps, builder_blocked=blocked)
 
 

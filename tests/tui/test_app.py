@@ -86,9 +86,6 @@ def test_every_screen_by_its_command(typed: str, said: Sequence[str]) -> None:
     run(test)
 
 
-KEYS = {"l": "Logs", "c": "Certificates", "b": "Builds", "o": "Routes", "question_mark": "everywhere", "enter": "Node"}
-
-
 @pytest.mark.parametrize("word", ["builds", "routes", "certificates", "plan", "logs"])
 def test_a_screen_that_is_asked_for_again_is_left_in_one_step(word: str) -> None:
     async def test() -> None:
@@ -103,19 +100,6 @@ def test_a_screen_that_is_asked_for_again_is_left_in_one_step(word: str) -> None
 
 
 KEYS = {"l": "Logs", "c": "Certificates", "b": "Builds", "o": "Routes", "question_mark": "everywhere", "enter": "Node"}
-
-
-@pytest.mark.parametrize("word", ["builds", "routes", "certificates", "plan", "logs"])
-def test_a_screen_that_is_asked_for_again_is_one_step_back_all_the_same(word: str) -> None:
-    async def story() -> None:
-        async with driving(day()) as hand:
-            for _ in range(2):
-                await hand.type(word)
-            await hand.shows(word.capitalize())
-            await hand.press("escape")
-            await hand.shows("Fleet")
-
-    asyncio.run(story())
 
 
 @pytest.mark.parametrize(("key", "title"), KEYS.items(), ids=KEYS)

@@ -281,8 +281,8 @@ def test_what_was_changed_by_hand_is_said_and_the_daemon_is_replaced_by_turns(
     changed: dict[str, Any], why: tuple[str, ...]
 ) -> None:
     lane = lane_of(became(**changed), api())
-    # Fleet's mark is on the old one.
-    mark = (RemoveImage(IMAGE, MARK),) if "sha256" in "".join(why) else ()
+    # The old one has nothing but fleet's mark.
+    mark = (RemoveImage(MARK, MARK),) if "sha256" in "".join(why) else ()
     assert (lane.why, lane.actions) == (why, (*REPLACED, *mark) if why else ())
     assert lane.turn == ("amd64" if why else None)
 
