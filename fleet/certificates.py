@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING
 
 from certs.lifetimes import CLOCK_TOLERANCE, MEMORY, days_left, needs_renewal
 from fleet import notes
-from fleet.model.facts import ApiFacts, Down, HostFacts, Rotation, Stage
+from fleet.model.facts import ApiFacts, Down, HostFacts, Stage
 from fleet.model.spec import object_name
+from fleet.model.vault import Rotation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import datetime
 
-    from fleet.model.facts import CertificateFacts, ClientFacts, Facts, VaultFacts
+    from fleet.model.facts import CertificateFacts, Facts
     from fleet.model.spec import FleetSpec, HostSpec
+    from fleet.model.vault import ClientFacts, VaultFacts
 
 
 AUTHORITY_NOTICE = 90

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fleet.containers.proxy import endpoint, gates, gateway_arch
 from fleet.model.facts import ApiFacts, Down, HostFacts, Stage
-from fleet.model.snapshot import GateHealth, Health
+from fleet.model.health import GateHealth, Health
 from fleet.model.spec import GATEWAY, object_name
 
 if TYPE_CHECKING:

@@ -5,18 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fleet import notes
-from fleet.certificates import node_problem, problems
-from fleet.gateway_health import gate_health
 from fleet.model.facts import ApiFacts, Down, HostFacts, Stage
-from fleet.model.snapshot import Health, NodeHealth, Snapshot
+from fleet.model.health import Health, NodeHealth
 from fleet.model.spec import Connection, object_name
 from fleet.quantities import size
 from fleet.route import emulated_platforms, native_platforms
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Callable
 
-    from fleet.model.facts import CertificateFacts, Facts, NodeFacts
+    from fleet.model.facts import CertificateFacts, NodeFacts
     from fleet.model.platforms import Platform
     from fleet.model.spec import FleetSpec, HostSpec
 
@@ -31,37 +29,18 @@ SPARE_LIMIT, FULL_LIMIT = 10_000_000_000, 1_000_000_000
 """Bytes; of a large disk no more has to stay free, and with less than the second there is no room for a build."""
 
 
-def snapshot(spec: FleetSpec, facts: Facts, taken: datetime) -> Snapshot:
-    """The fleet's health as the facts show it."""
-    owned = {node.name: node.platforms for node in facts.builder.nodes}
-    return Snapshot(
-        fleet=spec.name,
-        taken=taken,
-        builder=facts.builder,
-        nodes=tuple(
-            node_health(
-                *(spec, host, facts.nodes[host.name], owned.get(host.name, ())), now=taken, common=facts.common_skew
-            )
-            for host in spec.hosts
-        ),
-        joined=spec.joined,
-        problems=problems(spec, facts.vault, taken),
-        gates=gate_health(spec, facts),
-    )
-
-
 def node_health(
     spec: FleetSpec,
     host: HostSpec,
     facts: NodeFacts,
     owns: tuple[Platform, ...],
     *,
-    now: datetime | None = None,
+    ending: Callable[[CertificateFacts | None], Down | None] = lambda _: None,
     common: float | None = None,
 ) -> NodeHealth:
     """One node's health: what its daemon does counts, the way over SSH says why it does not.
 
-    `now`: to judge its certificate by; `common`: to judge its clock by, see `Facts.common_skew`.
+    `ending`: why its certificate will not do much longer; `common`: to judge its clock by, see `Facts.common_skew`.
     """
     api = facts.api if isinstance(facts.api, ApiFacts) else None
     found = facts.host if isinstance(facts.host, HostFacts) else None
@@ -70,9 +49,8 @@ def node_health(
     arch = found.arch if found else api.platforms[0].arch if api and api.platforms else None
     daemon = _daemon_certificate(spec, host, found)
     certificate = api.certificate if api and api.certificate else daemon
-    ending = node_problem(spec, host, certificate, now) if now else None
-    if ending and (health is Health.READY or (why and why.stage is Stage.TLS)):
-        health, why = Health.DEGRADED if health is Health.READY else health, ending
+    if (ends := ending(certificate)) and (health is Health.READY or (why and why.stage is Stage.TLS)):
+        health, why = Health.DEGRADED if health is Health.READY else health, ends
     return NodeHealth(
         name=host.name,
         address=host.address,

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from fleet.containers.images import Archive
     from fleet.containers.proxy import ProxySpec
     from fleet.logs import Line
-    from fleet.model.facts import ApiFacts, BuilderFacts, ClientFacts, DaemonFacts, Down, Image, Offer, VaultFacts
+    from fleet.model.facts import ApiFacts, BuilderFacts, DaemonFacts, Down, Image, Offer
     from fleet.model.platforms import Platform
     from fleet.model.spec import HostSpec
+    from fleet.model.vault import ClientFacts, VaultFacts
     from fleet.parallel import Stop
 
 

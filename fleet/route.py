@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fleet.errors import RoutingError
+from fleet.model.health import Health
 from fleet.model.platforms import Platform, machine_arch, runs_natively
-from fleet.model.snapshot import Health
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from fleet.model.facts import ApiFacts, HostFacts
-    from fleet.model.snapshot import NodeHealth
+    from fleet.model.health import NodeHealth
     from fleet.model.spec import HostSpec
 
 

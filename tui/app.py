@@ -13,9 +13,10 @@ from textual.app import SuspendNotSupported, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
-from fleet.health import snapshot
+from fleet.fleet_health import snapshot
 from fleet.model.facts import BuilderFacts, Facts, NodeFacts
-from fleet.model.snapshot import Health, Sighting
+from fleet.model.health import Health
+from fleet.model.snapshot import Sighting
 from fleet.observing.watch import NO_VAULT
 from fleet.parallel import HEED
 from tui.commands import DEEDS, PAGES, parse

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fleet.health import not_native
 from fleet.model.facts import ApiFacts, Down, HostFacts, Stage
-from fleet.model.snapshot import Health
+from fleet.model.health import Health
 from fleet.model.spec import object_name
 from fleet.quantities import size
 from tui.cells import UNKNOWN, Cell, Tone, age, toned
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fleet.applying.history import Entry as Done
-    from fleet.model.snapshot import NodeHealth, Snapshot
+    from fleet.model.health import NodeHealth
+    from fleet.model.snapshot import Snapshot
     from fleet.model.spec import FleetSpec
 
 LABEL = 12

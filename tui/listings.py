@@ -15,8 +15,9 @@ from tui.view import certificate_days, gate_cell
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from fleet.model.health import GateHealth
     from fleet.model.platforms import Platform
-    from fleet.model.snapshot import GateHealth, Snapshot
+    from fleet.model.snapshot import Snapshot
     from fleet.model.spec import FleetSpec
 
 # ------------------------------------------------------------------------------------------------------ routes

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from certs.lifetimes import days_left
-from fleet.model.snapshot import Health
+from fleet.model.health import Health
 from fleet.quantities import size
 from tui.cells import UNKNOWN, Cell, Column, Tone, age, bar, fitted, sparkline, toned
 
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+    from fleet.model.health import GateHealth, NodeHealth
     from fleet.model.platforms import Platform
-    from fleet.model.snapshot import GateHealth, NodeHealth, Sighting, Snapshot
+    from fleet.model.snapshot import Sighting, Snapshot
 
 STALE = timedelta(seconds=10)
 """A daemon is asked every two seconds, and has three to answer."""

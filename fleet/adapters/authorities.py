@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fleet.adapters import pem_files
+from fleet.adapters.client_files import CLIENT, TRUST
 from fleet.errors import VaultError
-from fleet.model.facts import Rotation
+from fleet.model.vault import Rotation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
     from certs.certificate import Credential
     from fleet.model.spec import KeyPair, TlsSpec
 
-AUTHORITY, NEXT, PREVIOUS, TRUST = "authority.pem", "next.pem", "previous.pem", "ca.pem"
-CLIENT, CLIENTS = "client.pem", "clients"
-"""What a CA has issued, which without one cannot be."""
+AUTHORITY, NEXT, PREVIOUS = "authority.pem", "next.pem", "previous.pem"
+CLIENTS = "clients"
+"""Beside the operator's own, what a CA has issued, which without one cannot be."""
 
 
 @dataclass(frozen=True, slots=True)

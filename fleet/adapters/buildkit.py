@@ -6,13 +6,11 @@ import errno
 import os
 import socket
 import ssl
-import sys
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from certs.lifetimes import CLOCK_TOLERANCE
@@ -20,8 +18,6 @@ from fleet import notes
 from fleet.adapters import build_history
 from fleet.adapters.buildkit_failures import api_failure, call_failure, plain, refusal, tcp_failure, tls_failure
 from fleet.adapters.wire import Fields, encoded, fields, messages, number, text
-from fleet.cache import CacheRecord
-from fleet.check.ground import Reach
 from fleet.containers.buildkitd import LABEL_ARCH, LABEL_EMULATED, LABEL_MAX_BUILDS
 from fleet.errors import HostError, VaultError
 from fleet.model.facts import ApiFacts, CertificateFacts, Down, Stage
@@ -33,14 +29,10 @@ if TYPE_CHECKING:
     import grpc
 
     from fleet.builds import BuildRecord, Step, Written
-    from fleet.cache import Pruning
+    from fleet.cache import CacheRecord, Pruning
+    from fleet.check.ground import Reach
     from fleet.model.spec import HostSpec
     from fleet.parallel import Stop
-
-# grpcio prints TLS failures to stderr by itself; they are reported by us, once, as a reason.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-# Importing grpc imports its asyncio twin, unused here, and more than half of the 80 ms are for that.
-sys.modules.setdefault("grpc.aio", ModuleType("grpc.aio"))
 
 HANDSHAKE_TIMEOUT = 0.25
 """Seconds for a handshake after a failed or a successful call: by then its outcome is known."""
@@ -85,7 +77,7 @@ class BuildkitProber:
 
     def prepare(self) -> None:
         """Load what probing needs, so that the first probe's clock measures the daemon; raises VaultError."""
-        import grpc  # noqa: F401 - loaded before the clock runs
+        import fleet.adapters.slim_grpc  # noqa: F401 - loaded before the clock runs
 
         try:
             # A renewal replaces the files while this process runs.
@@ -165,6 +157,8 @@ class BuildkitProber:
 
     def reach(self, host: HostSpec, *, timeout: float) -> Reach:
         """How a bare TCP connection to the daemon's port ends, within `timeout` seconds; no certificate is needed."""
+        from fleet.check.ground import Reach
+
         try:
             socket.create_connection((host.address, host.port), timeout).close()
         except TimeoutError:
@@ -391,6 +385,8 @@ def _or_unknown(read: Callable[[], T]) -> T | None:
 
 def _record(found: Fields) -> CacheRecord:
     """UsageRecord{InUse = 3, Size = 4, LastUsedAt = 7, RecordType = 10, Shared = 11}."""
+    from fleet.cache import CacheRecord
+
     used = next(iter(messages(found, 7)), None)
     return CacheRecord(
         size=number(found, 4),

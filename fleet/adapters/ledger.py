@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from fleet.adapters import pem_files
 from fleet.errors import VaultError
-from fleet.model.facts import Asked, CertificateFacts, ClientFacts
+from fleet.model.facts import CertificateFacts
+from fleet.model.vault import Asked, ClientFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

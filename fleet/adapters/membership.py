@@ -10,38 +10,19 @@ from typing import TYPE_CHECKING
 
 from fleet import membership
 from fleet.adapters import lock, pem_files
-from fleet.adapters.authorities import AUTHORITY, CLIENT, TRUST
-from fleet.adapters.vault import FileVault, home
+from fleet.adapters.authorities import AUTHORITY
+from fleet.adapters.client_files import CLIENT, MEMBERSHIP, TRUST, described, has_joined, home
+from fleet.adapters.vault import FileVault
 from fleet.errors import UsageError, VaultError
-from fleet.model.facts import CertificateFacts, VaultFacts
-from fleet.model.spec import NAME
+from fleet.model.facts import CertificateFacts
+from fleet.model.vault import VaultFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from certs.bundle import Bundle
     from fleet.membership import Membership
     from fleet.model.spec import FleetSpec
-
-MEMBERSHIP = "membership.json"
-
-
-def joined() -> list[str]:
-    """The fleets that this machine has joined."""
-    with pem_files.translated():
-        found = [folder.name for folder in home().glob("*") if (folder / MEMBERSHIP).is_file()]
-    return sorted(name for name in found if NAME.fullmatch(name))
-
-
-def has_joined(fleet: str) -> bool:
-    """Whether this machine has joined it; `fleet` is a name that was checked."""
-    return described(fleet).is_file()
-
-
-def described(fleet: str) -> Path:
-    """Where it is kept what the bundle said of a fleet."""
-    return home() / fleet / MEMBERSHIP
 
 
 def load(fleet: str) -> FleetSpec:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -137,6 +136,8 @@ def _stamps(paths: Sequence[Path]) -> Sequence[tuple[Path, int, int]]:
 
 def write(path: Path, content: bytes) -> None:
     """Replace a file as a whole; mkstemp makes files 0600."""
+    import tempfile
+
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".new")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -11,7 +11,6 @@ mismatched pair; BuildKit's, buildx's and Python's TLS all read both from one PE
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -19,40 +18,33 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from certs.lifetimes import MEMORY
 from fleet.adapters import authorities, brought, lock, pem_files
-from fleet.adapters.authorities import AUTHORITY, CLIENT, CLIENTS, NEXT, PREVIOUS, TRUST, Authorities
+from fleet.adapters.authorities import AUTHORITY, CLIENTS, NEXT, PREVIOUS, Authorities
+from fleet.adapters.client_files import OWN_CA, ClientFiles
 from fleet.adapters.ledger import Ledger
 from fleet.adapters.signing import Signer
 from fleet.errors import VaultError
-from fleet.model.facts import Asked, CertificateFacts, Rotation, VaultFacts
+from fleet.model.facts import CertificateFacts
 from fleet.model.spec import NAME, TlsSpec
+from fleet.model.vault import Asked, Rotation, VaultFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
     from datetime import datetime
 
     from certs.certificate import Credential
     from certs.keys import Passphrase
-    from fleet.model.facts import ClientFacts
     from fleet.model.spec import HostSpec
+    from fleet.model.vault import ClientFacts
 
 _Found = TypeVar("_Found")
-
-_OWN_CA = TlsSpec()
-
-
-def home() -> Path:
-    """FLEET_HOME, else fleet/ in the user's data directory (XDG_DATA_HOME, ~/.local/share)."""
-    if configured := os.environ.get("FLEET_HOME"):
-        return Path(configured).expanduser().absolute()
-    return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "fleet"
 
 
 def _no_passphrase() -> NoReturn:
     raise VaultError("the key of the CA is sealed, and there is nobody to ask", "set FLEET_CA_PASSPHRASE")
 
 
-class FileVault:
+class FileVault(ClientFiles):
     """The vault of one fleet.
 
     `hosts`: those whose certificates the inventory may bring. `passphrase` is asked once, when something is to be
@@ -62,34 +54,17 @@ class FileVault:
     def __init__(
         self,
         directory: Path,
-        tls: TlsSpec = _OWN_CA,
+        tls: TlsSpec = OWN_CA,
         hosts: Sequence[HostSpec] = (),
         *,
         passphrase: Callable[[], Passphrase] = _no_passphrase,
     ) -> None:
-        self.directory = directory
-        self._tls, self._hosts = tls, hosts
+        super().__init__(directory, tls)
+        self._hosts = hosts
         self._authority, self._next, self._previous = directory / AUTHORITY, directory / NEXT, directory / PREVIOUS
-        self._trust, self._client, self._since = directory / TRUST, directory / CLIENT, directory / "nodes-since"
+        self._since = directory / "nodes-since"
         self._ledger = Ledger(directory / CLIENTS)
         self._signer = Signer(tls, passphrase)
-
-    @property
-    def client_files(self) -> Mapping[str, str]:
-        """`cacert`, `cert` and `key` as absolute paths: buildx's driver options."""
-        cert = key = str(self._client)
-        if pair := self._tls.client:
-            cert, key = pair.cert, pair.key or pair.cert
-        return {"cacert": str(self._trust), "cert": cert, "key": key}
-
-    def has_client(self) -> bool:
-        """Whether there is something to speak mutual TLS with; exposed files raise VaultError."""
-        with pem_files.translated():
-            if not all(Path(file).is_file() for file in self.client_files.values()):
-                return False
-            pem_files.refuse_exposed(self.directory, 0o700)
-            pem_files.refuse_exposed(Path(self.client_files["key"]))
-        return True
 
     @pem_files.translated()
     def read(self) -> VaultFacts:

@@ -13,7 +13,8 @@ from fleet.applying.report import Event
 from fleet.certificates import seen_joining
 from fleet.errors import VaultError
 from fleet.health import CLOCK_LIMIT
-from fleet.model.facts import Asked, HostFacts, Rotation
+from fleet.model.facts import HostFacts
+from fleet.model.vault import Asked, Rotation
 from fleet.observing.observe import observe
 from fleet.planning.plan import plan
 
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 
     from fleet.applying.apply import Applier
     from fleet.applying.report import Report
-    from fleet.model.facts import ClientFacts, Facts
+    from fleet.model.facts import Facts
     from fleet.model.spec import FleetSpec
+    from fleet.model.vault import ClientFacts
 
 
 class Step(StrEnum):

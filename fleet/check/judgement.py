@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from fleet.check.ground import Reach
-    from fleet.model.facts import Offer, VaultFacts
+    from fleet.model.facts import Offer
     from fleet.model.platforms import Platform
     from fleet.model.spec import FleetSpec, HostSpec
+    from fleet.model.vault import VaultFacts
 
 
 class State(StrEnum):

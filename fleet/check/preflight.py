@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from fleet.check.ground import Ground
-    from fleet.model.facts import Offer, VaultFacts
+    from fleet.model.facts import Offer
     from fleet.model.platforms import Platform
     from fleet.model.spec import FleetSpec, HostSpec
+    from fleet.model.vault import VaultFacts
     from fleet.observing.observe import Connections
     from fleet.ports import Engine, Host, World
 

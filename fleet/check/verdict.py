@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from fleet.check.judgement import Answers, Judgement
-    from fleet.model.facts import VaultFacts
     from fleet.model.spec import FleetSpec, HostSpec
+    from fleet.model.vault import VaultFacts
 
 
 @dataclass(frozen=True, slots=True)

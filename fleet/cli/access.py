@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     from certs.bundle import Bundle, BundleNode
     from certs.keys import Passphrase
-    from fleet.model.facts import Asked, Facts
+    from fleet.model.facts import Facts
     from fleet.model.spec import FleetSpec
+    from fleet.model.vault import Asked
     from fleet.ports import World
 
 OPERATOR = "operator"

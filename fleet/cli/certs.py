@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fleet.applying.rotation import Exchange, Rotator
-    from fleet.model.facts import Asked, ClientFacts, Facts
+    from fleet.model.facts import Facts
     from fleet.model.spec import FleetSpec
+    from fleet.model.vault import Asked, ClientFacts
     from fleet.ports import World
 
 EXPIRED = 1
@@ -233,7 +234,7 @@ class VaultBundles:
 
     @property
     def _folder(self) -> Path:
-        from fleet.adapters.vault import home
+        from fleet.adapters.client_files import home
 
         return home() / self.spec.name / BUNDLES
 

@@ -10,7 +10,7 @@ import click
 from fleet.applying.rotation import Step
 from fleet.cli import INTERRUPTED
 from fleet.cli.output import report_json, show_report
-from fleet.model.facts import Rotation
+from fleet.model.vault import Rotation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -136,7 +136,7 @@ def up(
 
 def status(inventory: Path, *, started: float, as_json: bool, verbose: bool) -> int:
     """`fleet status`; `started` in the time of time.monotonic()."""
-    from fleet.health import snapshot
+    from fleet.fleet_health import snapshot
     from fleet.observing.observe import Connections, observe
 
     spec = load_any(inventory)

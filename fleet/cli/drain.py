@@ -16,7 +16,7 @@ from fleet.cli.progress import progress
 from fleet.cli.world import chosen, load, world_of
 from fleet.errors import HostError
 from fleet.model.facts import Facts, NodeFacts
-from fleet.model.snapshot import Health
+from fleet.model.health import Health
 from fleet.planning.actions import Drain, Resume
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _show(
     *,
     as_json: bool,
 ) -> int:
-    from fleet.health import snapshot
+    from fleet.fleet_health import snapshot
 
     taken = snapshot(spec, _found(spec, world), world.now())
     if as_json:

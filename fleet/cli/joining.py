@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 def join(source: str, *, force: bool, as_json: bool, verbose: bool) -> int:
     """`fleet join`."""
     bundle = _unpacked(source)
+    from fleet.adapters.client_files import home
     from fleet.adapters.membership import MemberVault
-    from fleet.adapters.vault import home
     from fleet.planning.plan import builder_problem
 
     vault = MemberVault(home() / bundle.fleet)
@@ -104,7 +104,7 @@ def _take_up(new: Membership, world: World, registered: BuilderFacts, show: Prog
     """Ask the nodes, register them, and leave a note at each that this bundle was taken."""
     from fleet.applying.apply import Applier
     from fleet.containers.proxy import gates
-    from fleet.health import snapshot
+    from fleet.fleet_health import snapshot
     from fleet.membership import able
     from fleet.observing.observe import PROBE_TIMEOUT, Connections
     from fleet.parallel import Gathering, gather
@@ -128,8 +128,8 @@ def _take_up(new: Membership, world: World, registered: BuilderFacts, show: Prog
 
 def settle(spec: FleetSpec) -> None:
     """Drop a CA that was exchanged since this machine has joined, once every node proves itself by the newer one."""
+    from fleet.adapters.client_files import home
     from fleet.adapters.membership import MemberVault
-    from fleet.adapters.vault import home
 
     vault = MemberVault(home() / spec.name)
     # Whoever is at work on it may exchange the files just now; there will be another time.
@@ -166,12 +166,12 @@ def _note(prober: Prober, host: HostSpec, answer: ApiFacts | Down, new: Membersh
 def leave(name: str | None, *, as_json: bool) -> int:
     """`fleet leave`; what is not there any more is no error."""
     from fleet import buildx
-    from fleet.adapters import membership
     from fleet.adapters.builder import BuildxBuilder
-    from fleet.adapters.vault import home
+    from fleet.adapters.client_files import home, joined
+    from fleet.adapters.membership import MemberVault
     from fleet.planning.plan import builder_problem
 
-    known = membership.joined()
+    known = joined()
     fleet = name or os.environ.get("FLEET_NAME") or (known[0] if known else "")
     if not (name or os.environ.get("FLEET_NAME")) and len(known) > 1:
         raise UsageError(f"this machine has joined several fleets: {', '.join(known)}", "fleet leave NAME")
@@ -180,7 +180,7 @@ def leave(name: str | None, *, as_json: bool) -> int:
     removed: list[str] = []
     failure: BuilderError | None = None
     if fleet in known:
-        vault = membership.MemberVault(home() / fleet)
+        vault = MemberVault(home() / fleet)
         with vault.locked():
             builder = BuildxBuilder()
             try:

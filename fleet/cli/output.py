@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
     from fleet.applying.report import Outcome, Report
     from fleet.model.facts import Down
+    from fleet.model.health import NodeHealth
     from fleet.model.platforms import Platform
-    from fleet.model.snapshot import NodeHealth, Snapshot
+    from fleet.model.snapshot import Snapshot
     from fleet.planning.plan import Plan
 
 _HEALTH = {

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fleet.dispatching.explain import Route
-    from fleet.model.snapshot import NodeHealth
+    from fleet.model.health import NodeHealth
     from fleet.model.spec import FleetSpec
     from fleet.ports import Prober
 

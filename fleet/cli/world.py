@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from certs.keys import Passphrase
+    from fleet.adapters.client_files import ClientFiles
     from fleet.adapters.dialling import Dialling
     from fleet.adapters.vault import FileVault
     from fleet.model.spec import FleetSpec, HostSpec
@@ -36,9 +37,9 @@ def described_by(inventory: Path | None, fleet: str | None) -> Path:
         return inventory
     if not fleet and (found := Path("inventory.yaml")).exists():
         return found
-    from fleet.adapters import membership
+    from fleet.adapters import client_files
 
-    known = membership.joined()
+    known = client_files.joined()
     if fleet and fleet not in known:
         raise UsageError(
             f"this machine has not joined a fleet {fleet!r}",
@@ -53,7 +54,7 @@ def described_by(inventory: Path | None, fleet: str | None) -> Path:
         raise UsageError(
             f"this machine has joined several fleets: {', '.join(known)}", "say --fleet NAME, or FLEET_NAME"
         )
-    return membership.described(fleet or known[0])
+    return client_files.described(fleet or known[0])
 
 
 def load(described: Path, only: Sequence[str] = ()) -> FleetSpec:
@@ -73,14 +74,14 @@ def load_any(described: Path, only: Sequence[str] = ()) -> FleetSpec:
 
     Raises UsageError and VaultError.
     """
-    from fleet.adapters import membership
+    from fleet.adapters import client_files
 
-    if described == membership.described(described.parent.name):
-        spec = membership.load(described.parent.name)
+    if described == client_files.described(described.parent.name):
+        spec = _joined(described.parent.name)
     else:
         spec = remembered.load(described)
         # Somebody else's inventory, such as in a checkout, does not make this machine the operator's.
-        spec = membership.load(spec.name) if membership.has_joined(spec.name) else spec
+        spec = _joined(spec.name) if client_files.has_joined(spec.name) else spec
     names = [host.name for host in spec.hosts]
     for name in only:
         if name not in names:
@@ -89,14 +90,22 @@ def load_any(described: Path, only: Sequence[str] = ()) -> FleetSpec:
     return spec
 
 
+def _joined(fleet: str) -> FleetSpec:
+    from fleet.adapters import membership
+
+    return membership.load(fleet)
+
+
 def chosen(spec: FleetSpec, only: Sequence[str]) -> list[HostSpec]:
     """The hosts of these names, in the order of the inventory; all when none is named."""
     return [host for host in spec.hosts if not only or host.name in only]
 
 
-def entitled(spec: FleetSpec) -> FileVault:
-    """The vault of this fleet, with a client certificate that daemons may accept; raises VaultError."""
-    vault = vault_of(spec)
+def entitled(spec: FleetSpec) -> ClientFiles:
+    """The client certificate here, which daemons may accept; raises VaultError."""
+    from fleet.adapters.client_files import ClientFiles, home
+
+    vault = vault_of(spec) if spec.joined else ClientFiles(home() / spec.name, spec.tls)
     if not vault.has_client():
         remedy = "fleet join the bundle again" if spec.joined else "fleet up, or set FLEET_HOME"
         raise VaultError(f"there is no client certificate in {vault.directory}", remedy)
@@ -110,7 +119,8 @@ def entitled(spec: FleetSpec) -> FileVault:
 
 def vault_of(spec: FleetSpec) -> FileVault:
     """The vault of this fleet, in FLEET_HOME."""
-    from fleet.adapters.vault import FileVault, home
+    from fleet.adapters.client_files import home
+    from fleet.adapters.vault import FileVault
 
     if spec.joined:
         from fleet.adapters.membership import MemberVault

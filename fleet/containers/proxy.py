@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from fleet.containers.daemon import Files
-    from fleet.model.facts import BuilderNode, VaultFacts
+    from fleet.model.facts import BuilderNode
     from fleet.model.spec import FleetSpec, GatewaySpec
+    from fleet.model.vault import VaultFacts
 
 RECIPE = "2"
 """Raised when fleet itself makes gateways differently, so that an upgrade of fleet replaces them."""

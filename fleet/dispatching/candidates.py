@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from fleet.builds import BuildRecord
     from fleet.model.facts import ApiFacts
-    from fleet.model.snapshot import NodeHealth
+    from fleet.model.health import NodeHealth
     from fleet.model.spec import FleetSpec, HostSpec
 
 PROBE_TIMEOUT = 1.0

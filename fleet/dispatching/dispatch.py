@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from fleet.builds import BuildRecord
     from fleet.dispatching.build_arguments import BuildArguments
-    from fleet.model.snapshot import NodeHealth
+    from fleet.model.health import NodeHealth
     from fleet.model.spec import FleetSpec
     from fleet.ports import Builder, Run
 

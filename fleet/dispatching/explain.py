@@ -11,8 +11,8 @@ from fleet.dispatching import spread
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from fleet.model.health import NodeHealth
     from fleet.model.platforms import Platform
-    from fleet.model.snapshot import NodeHealth
 
 
 @dataclass(frozen=True, slots=True)

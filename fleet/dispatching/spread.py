@@ -16,8 +16,8 @@ from fleet import route
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from fleet.model.health import NodeHealth
     from fleet.model.platforms import Platform
-    from fleet.model.snapshot import NodeHealth
 
 OVERLOAD = 1.25
 """How much more than its share of all builds a node may have before builds are sent on."""

@@ -1,72 +1,18 @@
-"""How it is: health in one word a node, and all of it at one moment."""
+"""The whole fleet at one moment, and, of one that is watched, when what was seen."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from fleet.model.facts import BuilderFacts, CertificateFacts, ClientFacts, Down, NodeFacts, VaultFacts
-    from fleet.model.platforms import Platform
+    from fleet.model.facts import BuilderFacts, Down, NodeFacts
+    from fleet.model.health import GateHealth, NodeHealth
     from fleet.model.spec import Joined
-
-
-class Health(StrEnum):
-    """How a node is, for routing and for people."""
-
-    READY = "ready"
-    DEGRADED = "degraded"
-    DOWN = "down"
-    DRAINED = "drained"
-    UNKNOWN = "unknown"
-
-    @property
-    def usable(self) -> bool:
-        """Whether it builds, or will when its operator lets it: nothing has to be mended first."""
-        return self in {Health.READY, Health.DEGRADED, Health.DRAINED}
-
-
-@dataclass(frozen=True, slots=True)
-class NodeHealth:
-    """One row of a status; None: unknown, never zero."""
-
-    name: str
-    address: str
-    arch: str | None
-    platforms: tuple[Platform, ...]
-    owns: tuple[Platform, ...]
-    health: Health
-    reason: str | None
-    remedy: str | None
-    buildkit: str | None
-    active_builds: int | None
-    certificate: CertificateFacts | None
-    cache_bytes: int | None
-    free_bytes: int | None
-    latency_ms: float | None
-    max_builds: int | None = None
-    """How many builds it is to have at a time; None: any number, or unknown."""
-    disk_bytes: int | None = None
-    emulated: tuple[Platform, ...] = ()
-    """What its host's binfmt handlers run; it builds none of that unless emulation is allowed."""
-
-
-@dataclass(frozen=True, slots=True)
-class GateHealth:
-    """A gateway's way to the nodes of an architecture, as a status shows it."""
-
-    host: str
-    arch: str
-    endpoint: str
-    owns: tuple[Platform, ...]
-    """What this machine's builder sends through it."""
-    health: Health
-    reason: str | None = None
-    remedy: str | None = None
+    from fleet.model.vault import ClientFacts, VaultFacts
 
 
 @dataclass(frozen=True, slots=True)

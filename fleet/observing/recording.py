@@ -166,13 +166,13 @@ class Replay:
 def _adapter(kind: type[T]) -> TypeAdapter[T]:
     from pydantic import TypeAdapter
 
-    from fleet.model import facts, platforms, spec
+    from fleet.model import facts, health, platforms, spec, vault
     from fleet.model import snapshot as snapshots
 
     adapter = TypeAdapter(kind)
     # The names that the model has for type checkers alone.
     names: dict[str, Any] = {"Mapping": Mapping, "datetime": datetime, "timedelta": timedelta}
-    for module in (platforms, spec, facts, snapshots):
+    for module in (platforms, spec, facts, vault, health, snapshots):
         names |= vars(module)
     adapter.rebuild(_types_namespace=names)
     return adapter

@@ -9,10 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from fleet.containers.proxy import gates
-from fleet.health import snapshot
-from fleet.model.facts import ApiFacts, BuilderFacts, Down, Facts, HostFacts, NodeFacts, Stage, VaultFacts
+from fleet.fleet_health import snapshot
+from fleet.model.facts import ApiFacts, BuilderFacts, Down, Facts, HostFacts, NodeFacts, Stage
 from fleet.model.snapshot import Drift, Sighting, Snapshot
 from fleet.model.spec import Connection
+from fleet.model.vault import VaultFacts
 from fleet.observing.failures import reason
 from fleet.observing.observe import PROBE_TIMEOUT, Connections, files, observe_host
 from fleet.parallel import Rounds
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
 
-    from fleet.model.facts import ClientFacts
     from fleet.model.spec import FleetSpec, HostSpec
+    from fleet.model.vault import ClientFacts
     from fleet.ports import World
 
 T = TypeVar("T")

@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from fleet.containers.proxy import ProxySpec
-    from fleet.model.facts import BuilderFacts, Facts, Image, VaultFacts
+    from fleet.model.facts import BuilderFacts, Facts, Image
     from fleet.model.platforms import Platform
     from fleet.model.spec import FleetSpec, GatewaySpec, HostSpec
+    from fleet.model.vault import VaultFacts
     from fleet.planning.actions import LaneAction
 
 # --------------------------------------------------------------------------------------------- on its hosts

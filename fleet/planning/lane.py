@@ -39,8 +39,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from fleet.containers.proxy import ProxySpec
-    from fleet.model.facts import DaemonFacts, Facts, VaultFacts
+    from fleet.model.facts import DaemonFacts, Facts
     from fleet.model.spec import FleetSpec, HostSpec
+    from fleet.model.vault import VaultFacts
     from fleet.planning.actions import LaneAction
 
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from fleet import buildx, notes
 from fleet.containers.proxy import builder_name, gateway_arch
-from fleet.model.facts import ApiFacts, BuilderNode, Down, HostFacts, Image, Rotation, Stage
+from fleet.model.facts import ApiFacts, BuilderNode, Down, HostFacts, Image, Stage
 from fleet.model.platforms import Platform
 from fleet.model.spec import pull_mark
+from fleet.model.vault import Rotation
 from fleet.planning import gateway
 from fleet.planning.actions import (
     GRACE,
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from datetime import datetime
 
-    from fleet.model.facts import BuilderFacts, Facts, VaultFacts
+    from fleet.model.facts import BuilderFacts, Facts
     from fleet.model.spec import FleetSpec
+    from fleet.model.vault import VaultFacts
     from fleet.planning.actions import LaneAction, VaultAction
 
 

@@ -15,8 +15,9 @@ from certs.certificate import Credential, Role, anchor, describe, is_issued_by, 
 from certs.keys import Passphrase
 from fleet.adapters.vault import FileVault
 from fleet.errors import Held, VaultError
-from fleet.model.facts import Asked, CertificateFacts, Down, Rotation
+from fleet.model.facts import CertificateFacts, Down
 from fleet.model.spec import HostSpec, KeyPair, TlsSpec
+from fleet.model.vault import Asked, Rotation
 from tests.support.fake_vault import FakeVault
 from tests.support.tls import CA, forge, key_usage
 from tests.support.values import NOW

@@ -16,7 +16,7 @@ import pytest
 
 from fleet.cli.tui import outside, taped
 from fleet.cli.world import load_any
-from fleet.model.snapshot import Health
+from fleet.model.health import Health
 from fleet.observing.recording import Recorder, Recording
 from tests.e2e.conftest import Operator
 from tests.tui.driving import Hand, Recorded

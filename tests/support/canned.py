@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
-from fleet import health, notes
+from fleet import notes
+from fleet.fleet_health import snapshot
 from fleet.model.facts import BuilderFacts, Down, Facts, NodeFacts, Stage
-from fleet.model.snapshot import Drift, GateHealth, Health, Sighting, Snapshot
+from fleet.model.health import GateHealth, Health
+from fleet.model.snapshot import Drift, Sighting, Snapshot
 from fleet.model.spec import FleetSpec
 from tests.support.values import (
     NOW,
@@ -42,7 +44,7 @@ def taken(spec: FleetSpec, sightings: dict[str, Sighting], *, registered: Builde
     """What a Watch would make of it."""
     keys = vault()
     facts = Facts({name: seen.facts for name, seen in sightings.items()}, registered or _pinned(spec), keys)
-    return replace(health.snapshot(spec, facts, NOW), sightings=sightings, vault=keys)
+    return replace(snapshot(spec, facts, NOW), sightings=sightings, vault=keys)
 
 
 def _pinned(spec: FleetSpec) -> BuilderFacts:

@@ -14,8 +14,9 @@ from certs.checks import check_authority, check_leaf
 from certs.keys import CertificateError
 from certs.lifetimes import MEMORY
 from fleet.errors import Held, VaultError
-from fleet.model.facts import Asked, CertificateFacts, ClientFacts, Down, Rotation, Stage, VaultFacts
+from fleet.model.facts import CertificateFacts, Down, Stage
 from fleet.model.spec import NAME, TlsSpec
+from fleet.model.vault import Asked, ClientFacts, Rotation, VaultFacts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

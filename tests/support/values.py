@@ -18,10 +18,10 @@ from fleet.model.facts import (
     HostFacts,
     Image,
     NodeFacts,
-    VaultFacts,
 )
 from fleet.model.platforms import Platform
 from fleet.model.spec import BuildkitSpec, Delivery, FleetSpec, HostSpec
+from fleet.model.vault import VaultFacts
 from fleet.planning.lane import daemon_spec
 
 if TYPE_CHECKING:

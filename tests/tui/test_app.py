@@ -19,7 +19,8 @@ from fleet.builds import BuildRecord, Outcome, Step, StepState, Written
 from fleet.errors import Busy, HostError, VaultError
 from fleet.logs import Line
 from fleet.model.facts import Down, Stage
-from fleet.model.snapshot import Health, Snapshot
+from fleet.model.health import Health
+from fleet.model.snapshot import Snapshot
 from fleet.model.spec import FleetSpec
 from fleet.observing.recording import Recorder, Recording, Replay
 from fleet.parallel import Stop

@@ -8,7 +8,8 @@ from datetime import timedelta
 import pytest
 
 from fleet.model.facts import ApiFacts, Down, HostFacts, NodeFacts, Stage
-from fleet.model.snapshot import Drift, Health, Sighting, Snapshot
+from fleet.model.health import Health
+from fleet.model.snapshot import Drift, Sighting, Snapshot
 from tests.support.canned import GB, SMALL, day, sighting, taken, through_gateways, up
 from tests.support.values import NOW, fleet, host
 from tui.cells import plain

@@ -20,7 +20,7 @@ from certs import authority
 from certs.bundle import Bundle, BundleNode, pack, unpack
 from certs.certificate import Credential, describe
 from certs.keys import Passphrase
-from fleet.adapters import membership, pem_files
+from fleet.adapters import client_files, membership, pem_files
 from fleet.adapters.membership import MemberVault
 from fleet.adapters.vault import FileVault
 from fleet.cli import joining, passphrase
@@ -577,7 +577,7 @@ def test_of_several_the_one_to_leave_is_named(machine: Path, run: Run, take_up: 
     code, _, err = run("leave")
     assert (code, "several fleets: acme, other" in err) == (2, True)
     assert run("leave", "other")[0] == 0
-    assert membership.joined() == ["acme"]
+    assert client_files.joined() == ["acme"]
     assert machine.is_dir()
 
 

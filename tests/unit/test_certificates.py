@@ -10,8 +10,9 @@ import pytest
 
 from fleet import notes
 from fleet.certificates import Entry, Role, State, entries, node_problem, problems
-from fleet.model.facts import ApiFacts, Asked, CertificateFacts, ClientFacts, Down, Facts, NodeFacts, Rotation, Stage
+from fleet.model.facts import ApiFacts, CertificateFacts, Down, Facts, NodeFacts, Stage
 from fleet.model.spec import Connection, FleetSpec, Joined, KeyPair, TlsSpec
+from fleet.model.vault import Asked, ClientFacts, Rotation
 from tests.support.values import CA, NOW, OTHER_CA, api, certificate, daemon, facts, fleet, found, host, running, vault
 
 SPEC = fleet(host("amd-1"), host("arm-1"))

@@ -15,7 +15,8 @@ from fleet.check.preflight import ask
 from fleet.check.verdict import Asked, Checked, Finding, Fitness, check
 from fleet.cli.check import checked_json, show_checked
 from fleet.errors import BuilderError, EngineError, VaultError
-from fleet.model.facts import BuilderFacts, Down, HostFacts, Image, Stage, VaultFacts
+from fleet.model.facts import BuilderFacts, Down, HostFacts, Image, Stage
+from fleet.model.vault import VaultFacts
 from fleet.observing.observe import Connections
 from tests.support.fakes import FakeEngine, FakeHost, Machine
 from tests.support.values import (

@@ -28,7 +28,7 @@ from fleet.cli.output import (
 )
 from fleet.cli.progress import progress
 from fleet.errors import InventoryError
-from fleet.health import snapshot
+from fleet.fleet_health import snapshot
 from fleet.inventory import parse
 from fleet.inventory.parse import load
 from fleet.model.facts import Down, NodeFacts, Stage

@@ -22,7 +22,8 @@ from fleet.cli.certs import VaultBundles
 from fleet.cli.certs_output import certificates_json, exchange_json, show_certificates, show_exchange
 from fleet.cli.world import world_of
 from fleet.inventory.parse import load
-from fleet.model.facts import Asked, CertificateFacts, NodeFacts, Rotation
+from fleet.model.facts import CertificateFacts, NodeFacts
+from fleet.model.vault import Asked, Rotation
 from tests.support.tls import CA as IS_CA
 from tests.support.tls import forge, key_usage
 from tests.support.values import NOW, certificate, facts

@@ -17,8 +17,8 @@ from fleet.errors import UsageError
 from fleet.health import node_health
 from fleet.inventory.parse import parse
 from fleet.model.facts import ApiFacts, Down, HostFacts, NodeFacts, Stage
+from fleet.model.health import Health, NodeHealth
 from fleet.model.platforms import Platform
-from fleet.model.snapshot import Health, NodeHealth
 from fleet.observing.observe import Connections
 from tests.support.fakes import Machine, connector
 from tests.support.values import api, fleet, found, host, platforms

@@ -12,8 +12,8 @@ from fleet import route
 from fleet.cli.route import _json, _show
 from fleet.dispatching import spread
 from fleet.dispatching.explain import Route, known_platforms, routes
+from fleet.model.health import Health, NodeHealth
 from fleet.model.platforms import Platform
-from fleet.model.snapshot import Health, NodeHealth
 from tests.support.values import platforms
 from tests.unit.test_spread import AMD, ARM, KEYS, NODES, A, B, node
 

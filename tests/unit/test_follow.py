@@ -17,8 +17,9 @@ from fleet.adapters.vault import FileVault
 from fleet.applying.follow import Change, Follower, to_be_watched
 from fleet.cli.watch import _line, change_json
 from fleet.errors import BuilderError, VaultError
-from fleet.model.facts import ApiFacts, BuilderFacts, Down, Facts, Stage, VaultFacts
+from fleet.model.facts import ApiFacts, BuilderFacts, Down, Facts, Stage
 from fleet.model.spec import Connection, FleetSpec, GatewaySpec, HostSpec
+from fleet.model.vault import VaultFacts
 from fleet.observing import watch
 from fleet.observing.watch import Watch
 from fleet.planning import failover

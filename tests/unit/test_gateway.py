@@ -13,9 +13,10 @@ from fleet.containers.proxy import CA_PATH, CONFIG_PATH, gates, proxy_spec, rend
 from fleet.errors import InventoryError
 from fleet.gateway_health import gate_health
 from fleet.inventory.parse import parse
-from fleet.model.facts import Image, Stage, VaultFacts
-from fleet.model.snapshot import Health
+from fleet.model.facts import Image, Stage
+from fleet.model.health import Health
 from fleet.model.spec import Balance, Connection, FleetSpec, GatewaySpec, HostSpec
+from fleet.model.vault import VaultFacts
 from fleet.planning.actions import AwaitGateway, CreateGateway, PullImage, RemoveGateway, StartDaemon, StepAside
 from fleet.planning.plan import plan_down
 from tests.support import runs

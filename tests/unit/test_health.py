@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from fleet.health import at_rest, node_health, snapshot, wrong_clock
+from fleet.fleet_health import snapshot
+from fleet.health import at_rest, node_health, wrong_clock
 from fleet.model.facts import ApiFacts, Down, Facts, HostFacts, NodeFacts, Stage
-from fleet.model.snapshot import Health
+from fleet.model.health import Health
 from fleet.model.spec import FleetSpec, HostSpec
 from tests.support.values import NOW, api, builder, certificate, daemon, facts, fleet, found, host, node, platforms
 

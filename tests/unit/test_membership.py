@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.errors import UsageError
-from fleet.health import snapshot
+from fleet.fleet_health import snapshot
 from fleet.membership import Membership, able, dump, handed_out, parse, refuse_bundle
 from fleet.model.facts import Down, NodeFacts, Stage
+from fleet.model.health import Health
 from fleet.model.platforms import Platform
-from fleet.model.snapshot import Health
 from fleet.model.spec import Connection, GatewaySpec, HostSpec, Joined, KeyPair
 from fleet.notes import DRAIN, Drain
 from tests.support.values import NOW, api, builder, facts, fleet, host, node, platforms

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.model.facts import BuilderFacts, HostFacts
+from fleet.model.health import Health
 from fleet.model.platforms import ARCHITECTURES, Platform, machine_arch, runs_natively
-from fleet.model.snapshot import Health
 from fleet.model.spec import NAME, FleetSpec, HostSpec, object_name
 from tests.support.values import fleet, found, host
 

@@ -23,9 +23,9 @@ from fleet.model.facts import (
     Image,
     NodeFacts,
     Stage,
-    VaultFacts,
 )
 from fleet.model.spec import Connection, FleetSpec, HostSpec, Limits, TlsSpec, pull_mark
+from fleet.model.vault import VaultFacts
 from fleet.planning.actions import (
     AwaitIdle,
     AwaitReady,

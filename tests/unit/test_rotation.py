@@ -19,8 +19,9 @@ from fleet.applying.rotation import Exchange, Rotator, Step, live, revoked_but_t
 from fleet.certificates import problems
 from fleet.containers import buildkitd
 from fleet.errors import VaultError
-from fleet.model.facts import ApiFacts, Asked, ClientFacts, Facts, Rotation
+from fleet.model.facts import ApiFacts, Facts
 from fleet.model.spec import FleetSpec, object_name
+from fleet.model.vault import Asked, ClientFacts, Rotation
 from fleet.observing.observe import Connections
 from fleet.planning.plan import plan
 from tests.support.fakes import Machine

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fleet.model.facts import ApiFacts, HostFacts
-    from fleet.model.snapshot import NodeHealth
+    from fleet.model.health import NodeHealth
     from fleet.model.spec import HostSpec
 
 ALL_OF_AMD = ("linux/amd64", "linux/amd64/v2", "linux/amd64/v3", "linux/386")

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.dispatching.spread import OVERLOAD, Choice, Full, choose, order, weight
+from fleet.model.health import Health, NodeHealth
 from fleet.model.platforms import Platform
-from fleet.model.snapshot import Health, NodeHealth
 from tests.support.values import platforms
 
 AMD, ARM = platforms("linux/amd64", "linux/arm64")

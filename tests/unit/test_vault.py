@@ -16,7 +16,8 @@ import pytest
 from certs.authority import create_authority, issue_client
 from certs.certificate import Role, describe, is_issued_by, is_pair
 from fleet.adapters import pem_files
-from fleet.adapters.vault import FileVault, home
+from fleet.adapters.client_files import home
+from fleet.adapters.vault import FileVault
 from fleet.errors import VaultError
 from fleet.model.spec import HostSpec
 from tests.support.values import NOW

@@ -21,8 +21,8 @@ from certs.certificate import describe, split_pem
 from certs.keys import Passphrase
 from fleet.adapters.vault import FileVault
 from fleet.errors import VaultError
-from fleet.model.facts import ClientFacts, Rotation, VaultFacts
 from fleet.model.spec import HostSpec
+from fleet.model.vault import ClientFacts, Rotation, VaultFacts
 from tests.support.values import NOW
 
 AMD = HostSpec("amd-1", "10.0.0.11")

@@ -10,9 +10,11 @@ from dataclasses import replace
 import pytest
 
 from fleet.errors import HostError, Unreachable, VaultError
-from fleet.model.facts import ApiFacts, Down, Stage, VaultFacts
-from fleet.model.snapshot import Health, Snapshot
+from fleet.model.facts import ApiFacts, Down, Stage
+from fleet.model.health import Health
+from fleet.model.snapshot import Snapshot
 from fleet.model.spec import Balance, Connection, FleetSpec, GatewaySpec, HostSpec
+from fleet.model.vault import VaultFacts
 from fleet.observing import watch
 from fleet.observing.watch import Watch
 from fleet.ports import Completed, Host, World

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.binding import Binding, BindingType
 
 from fleet.builds import Account, BuildRecord, Step, Written
-from fleet.model.snapshot import Health
+from fleet.model.health import Health
 from tui.builds import (
     build_lines,
     last_lines,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from textual.app import ComposeResult
 
-    from fleet.model.snapshot import NodeHealth
+    from fleet.model.health import NodeHealth
     from fleet.parallel import Stop
     from tui.cells import Cell
 

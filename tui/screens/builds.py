@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.binding import Binding, BindingType
 
 from fleet.builds import BuildRecord
-from fleet.model.snapshot import Health
+from fleet.model.health import Health
 from tui.builds import Known, build_columns, build_lines, build_words
 from tui.cells import Cell, toned, wrapped
 from tui.errands import Reading
