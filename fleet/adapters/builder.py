@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleet import buildx
-from fleet.adapters import buildx_version
+from fleet.adapters import buildx_program
 from fleet.adapters.buildx_run import BuildxRun
 from fleet.errors import BuilderError
 from fleet.model.facts import BuilderFacts
@@ -20,7 +20,6 @@ from fleet.parallel import Gathering
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-_BUILDX = ("docker", "buildx")
 COMMAND_TIMEOUT = 60.0
 """Seconds for a command that changes a builder; buildx has one lock, and `ls` holds it while it dials."""
 
@@ -57,7 +56,7 @@ def _check_version() -> None:
 
 def version() -> tuple[int, int, int]:
     """The version of this machine's docker buildx; raises BuilderError."""
-    return buildx_version.version(_version_told)
+    return buildx_program.version(_version_told)
 
 
 def _version_told() -> str:
@@ -112,7 +111,7 @@ class BuildxBuilder:
         `label`: what stands before each line that it writes to standard error.
         """
         self.check()
-        with BuildxRun((*_BUILDX, *arguments), self._directory, label) as run:
+        with BuildxRun((*buildx_program.program(), *arguments), self._directory, label) as run:
             self._runs.add(run)
             try:
                 if self._interrupted:
@@ -136,8 +135,8 @@ def capture(
     """Run `docker buildx …` quietly for at most `timeout` seconds; raises BuilderError when that cannot be done."""
     try:
         return subprocess.run(
-            (*_BUILDX, *arguments),
-            env=environment,
+            (*buildx_program.program(), *arguments),
+            env={**environment, **buildx_program.ENVIRONMENT},
             capture_output=True,
             text=True,
             check=False,

@@ -11,6 +11,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
+from fleet.adapters.buildx_program import ENVIRONMENT
 from fleet.errors import BuilderError
 from fleet.parallel import Gathering
 
@@ -22,7 +23,7 @@ GRACE = 0.5
 """Seconds between two signals to a buildx that is to end."""
 
 SIGNALS = 5
-"""The second has it skip what it would still do, the third has docker kill it; then docker itself is killed."""
+"""The second has it skip what it would still do, the third has it give up; then it is killed."""
 
 RUNS = "runs"
 REFS = "refs"
@@ -45,7 +46,7 @@ class BuildxRun:
         try:
             self._process = subprocess.Popen(
                 tuple(command),
-                env=os.environ | {"BUILDX_CONFIG": str(self._folder)},
+                env=os.environ | ENVIRONMENT | {"BUILDX_CONFIG": str(self._folder)},
                 stderr=subprocess.PIPE if label else None,
             )
         except OSError as error:

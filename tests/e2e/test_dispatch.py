@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import subprocess
 import time
 from collections import Counter
@@ -90,10 +91,14 @@ class Told:
         return f"exit {self.code}\n" + "".join(line for _, line in self.lines)
 
 
-def watched(operator: Operator, argv: Sequence[str], moment: str, act: Callable[[], object]) -> tuple[Told, float]:
+def watched(
+    operator: Operator, argv: Sequence[str], moment: str, act: Callable[[], object], stdout: int | None = None
+) -> tuple[Told, float]:
     """Run to the end, and do something when a line has this in it; what was said, and when it was done."""
     acted, lines = 0.0, list[tuple[float, str]]()
-    with subprocess.Popen(argv, env=operator.env, cwd=operator.home, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        argv, env=operator.env, cwd=operator.home, stdout=stdout, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stderr
         for line in process.stderr:
             lines.append((time.monotonic(), line))
@@ -143,8 +148,12 @@ def test_when_the_daemon_is_killed_the_other_finishes_and_the_image_is_whole(
 
 
 @pytest.mark.usefixtures("healed")
-@pytest.mark.parametrize("fault", ["frozen", "black-holed"])
-def test_a_node_that_falls_silent_is_noticed_and_left(lab: Lab, operator: Operator, context: Path, fault: str) -> None:
+@pytest.mark.parametrize(("fault", "terminal"), [("frozen", False), ("frozen", True), ("black-holed", False)])
+def test_a_node_that_falls_silent_is_noticed_and_left(
+    lab: Lab, operator: Operator, context: Path, fault: str, terminal: bool
+) -> None:
+    """On a terminal docker would keep the signal that ends buildx to itself."""
+
     def break_it() -> None:
         if fault == "frozen":
             on(operator, "amd-1", "docker pause DAEMON")
@@ -152,7 +161,12 @@ def test_a_node_that_falls_silent_is_noticed_and_left(lab: Lab, operator: Operat
             lab.hosts["amd-1"].blackhole()
 
     argv = typed(operator, context, "--affinity", affine("amd-1"), "--output", "type=cacheonly")
-    told, acted = watched(operator, argv, "under way", break_it)
+    ours, theirs = pty.openpty()
+    try:
+        told, acted = watched(operator, argv, "under way", break_it, theirs if terminal else None)
+    finally:
+        os.close(ours)
+        os.close(theirs)
     assert told.code == 0, told
     at = next(at for at, line in told.fleet if "amd-1 is lost (" in line and "goes on on amd-2" in line)
     # What was said before is that buildx was ended.

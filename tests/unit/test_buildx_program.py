@@ -1,15 +1,16 @@
-"""docker buildx is asked for its version once, and again as soon as it may be another."""
+"""The docker buildx of a machine: found as docker finds it, and asked for its version once while it may be no other."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from fleet.adapters import buildx_version
-from fleet.adapters.buildx_version import version
+from fleet.adapters import buildx_program
+from fleet.adapters.buildx_program import program, version
 from fleet.errors import BuilderError
 
 if TYPE_CHECKING:
@@ -30,17 +31,21 @@ class Asked:
         return self.says
 
 
+def _install(path: Path, content: str = "\x7fELF") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    path.chmod(0o755)
+
+
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where docker and its plugin are installed."""
-    for program in ("bin/docker", PLUGIN):
-        (tmp_path / program).parent.mkdir(parents=True)
-        (tmp_path / program).write_text("#!/bin/sh\n")
-        (tmp_path / program).chmod(0o755)
+    for installed in ("bin/docker", PLUGIN):
+        _install(tmp_path / installed)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "config"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(buildx_version, "_SYSTEM", ())
+    monkeypatch.setattr(buildx_program, "_SYSTEM", ())
     return tmp_path
 
 
@@ -93,3 +98,37 @@ def test_what_does_not_run_is_not_remembered(machine: Path) -> None:
 def test_a_cache_that_cannot_be_written_is_of_no_account(machine: Path) -> None:
     (machine / "cache").write_text("")
     assert version(Asked()) == (0, 36, 1)
+
+
+def test_what_docker_would_run_is_run_without_docker(machine: Path) -> None:
+    assert program() == (str(machine / PLUGIN), "buildx")
+    (machine / PLUGIN).unlink()
+    assert program() == ("docker", "buildx")
+
+
+def test_a_docker_that_is_a_script_is_somebodys_wish(machine: Path) -> None:
+    _install(machine / "bin/docker", "#!/bin/sh\nexec sudo docker\n")
+    assert program() == ("docker", "buildx")
+
+
+def test_without_docker_nothing_stands_in_for_it(machine: Path) -> None:
+    (machine / "bin/docker").unlink()
+    assert program() == ("docker", "buildx")
+
+
+def test_folders_are_searched_in_dockers_order(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buildx_program, "_SYSTEM", (str(machine / "system"),))
+    (machine / PLUGIN).unlink()
+    _install(machine / "system/cli-plugins/docker-buildx")
+    assert program()[0] == str(machine / "system/cli-plugins/docker-buildx")
+    _install(machine / PLUGIN)
+    assert program()[0] == str(machine / PLUGIN)
+    _install(machine / "extra/docker-buildx")
+    (machine / "config/config.json").write_text(json.dumps({"cliPluginsExtraDirs": [str(machine / "extra")]}))
+    assert program()[0] == str(machine / "extra/docker-buildx")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "null", '{"cliPluginsExtraDirs": 1}', '{"cliPluginsExtraDirs": [1]}'])
+def test_settings_that_are_not_dockers_name_no_folders(machine: Path, content: str) -> None:
+    (machine / "config/config.json").write_text(content)
+    assert program()[0] == str(machine / PLUGIN)
