@@ -256,6 +256,21 @@ def test_an_image_in_use_keeps_its_name_and_is_nobodys_from_then_on(ground: Site
     make_absent(ground, reference)
 
 
+def test_an_image_whose_name_another_one_has_by_now_goes_as_a_whole(
+    lab: Lab, fleet_name: str, small_images: Mapping[str, str]
+) -> None:
+    """The name has left a digest behind, which would keep it."""
+    host, engine, reference = lab.hosts["amd-1"], _over_ssh("amd-1"), small_images["tag"]
+    mark = pull_mark(fleet_name, reference)
+    engine.pull(reference, mark, lambda _: None)
+    old = host.ssh(f"docker image inspect -f '{{{{.Id}}}}' {mark}").strip()
+    new = host.ssh(f"tar -cT /dev/null | docker import - {reference}").strip()
+    engine.remove_image(mark, mark)
+    left = host.ssh("docker image ls -aq --no-trunc").split()
+    host.ssh(f"docker rmi {reference}")
+    assert (old in left, new in left) == (False, True)
+
+
 # ---------------------------------------------------------------------------------- images that are sent
 
 SHELF = FakeRegistry()
