@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     from fleet.model.facts import Facts, NodeFacts
     from fleet.model.spec import FleetSpec
+    from fleet.observing.observe import Connections, Observation
     from fleet.planning.plan import Plan
+    from fleet.ports import World
 
 SOMETHING_TO_DO = 4
 
@@ -68,12 +70,12 @@ def up(
     spec = load(inventory, only)
     world = world_of(spec, dial=chosen(spec, only))
     from fleet.certificates import problems
-    from fleet.observing.observe import Connections, Observation, observe
+    from fleet.observing.observe import Connections, observe
 
     with world.vault.locked(), Connections(world.connect) as connections:
         with progress(verbose=verbose) as show:
             show.waiting(f"asking {_count(spec, only)}")
-            asked = Observation(spec, world, connections, only=only)
+            asked = _begin(spec, world, connections, only)
             # While the hosts let us in: what the logins need next, and what their answers are for.
             import fleet.adapters.engine  # noqa: F401 - loaded ahead
             from fleet.applying.apply import Applier
@@ -85,13 +87,17 @@ def up(
             def decided_by(facts: Facts) -> Plan:
                 return decide.plan(spec, facts, world.now(), only=only, restart=restart, patience=patience)
 
-            facts = asked.facts()
+            applier = Applier(spec, world, connections, show.event, command)
+            if asked is None:
+                # Once for all that is asked from then on.
+                applier.hold(only=only)
+            facts = asked.facts() if asked else observe(spec, world, connections, only=only)
             if only_new:
                 only = decide.without_daemon(spec, facts)
             nobody = only_new and not only
             decided = decide.Plan(spec.name) if nobody else decided_by(facts)
-            if not decided.empty:
-                Applier(spec, world, connections, show.event, command).hold(only=only)
+            if asked and not decided.empty:
+                applier.hold(only=only)
                 # Until then somebody else may have changed something.
                 facts = observe(spec, world, connections, only=only)
                 decided = decided_by(facts)
@@ -109,14 +115,7 @@ def up(
             remains = None
             if report.exit_code == 0 and not decided.empty:
                 show.waiting("looking again")
-                seen = observe(spec, world, connections, only=only)
-                if lost := [host for host in spec.hosts if _is_lost(seen.nodes[host.name])]:
-                    # All is done, so the host's lock is not needed any more: a new login shows what became of it.
-                    for host in lost:
-                        connections.drop(host)
-                    seen = observe(spec, world, connections, only=only)
-                after = decide.plan(spec, seen, world.now(), only=only)
-                remains = None if after.empty else after
+                remains = _remaining(spec, world, connections, only)
     ending = problems(spec, world.vault.read(), world.now())
     if as_json:
         output.as_json(
@@ -132,6 +131,31 @@ def up(
         elif report.exit_code == 0:
             click.echo(f"builder {spec.name}: docker buildx build --builder {spec.name} …, or fleet build …", err=True)
     return output.PARTLY if remains else report.exit_code
+
+
+def _begin(spec: FleetSpec, world: World, connections: Connections, only: Sequence[str]) -> Observation | None:
+    """Begin to ask everybody; None: begin to log in, for without a builder here something is to be done in any case."""
+    from fleet.observing.observe import Observation
+
+    if world.builder.read(spec.name).registered:
+        return Observation(spec, world, connections, only=only)
+    connections.open(chosen(spec, only))
+    return None
+
+
+def _remaining(spec: FleetSpec, world: World, connections: Connections, only: Sequence[str]) -> Plan | None:
+    """What a run that has done everything would still do; None: nothing."""
+    from fleet.observing.observe import observe
+    from fleet.planning import plan as decide
+
+    seen = observe(spec, world, connections, only=only)
+    if lost := [host for host in spec.hosts if _is_lost(seen.nodes[host.name])]:
+        # All is done, so the host's lock is not needed any more: a new login shows what became of it.
+        for host in lost:
+            connections.drop(host)
+        seen = observe(spec, world, connections, only=only)
+    after = decide.plan(spec, seen, world.now(), only=only)
+    return None if after.empty else after
 
 
 def status(inventory: Path, *, started: float, as_json: bool, verbose: bool) -> int:

@@ -21,7 +21,7 @@ from fleet.model.spec import GATEWAY, Connection, Delivery, object_name, pull_ma
 from fleet.parallel import Gathering, gather
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from fleet.model.facts import Offer
     from fleet.model.spec import FleetSpec, HostSpec
@@ -55,12 +55,22 @@ class Connections:
         """The connection to `host`; raises Unreachable."""
         with self._guard:
             lock = self._locks.setdefault(host.name, threading.Lock())
-        if error := self._given_up.get(host.name):
-            raise error
         with lock:
+            if error := self._given_up.get(host.name):
+                raise error
             if host.name not in self._open:
                 self._open[host.name] = self._connect(host)
             return self._open[host.name]
+
+    def open(self, hosts: Iterable[HostSpec]) -> None:
+        """Begin to log in to these; whoever asks for one of them gets what comes of it, be it the error."""
+        Gathering({host.name: partial(self._open_or_give_up, host) for host in hosts})
+
+    def _open_or_give_up(self, host: HostSpec) -> None:
+        try:
+            self.get(host)
+        except HostError as error:
+            self.give_up(host, error)
 
     def drop(self, host: HostSpec) -> None:
         """Whoever asks for this host next logs in anew."""

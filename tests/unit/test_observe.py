@@ -333,6 +333,26 @@ def test_only_the_chosen_hosts_are_logged_in_to_but_all_daemons_are_asked() -> N
     assert all(isinstance(node.api, Down) for node in seen.nodes.values())
 
 
+def test_who_is_logged_in_to_beforehand_is_dialled_once_whatever_comes_of_it() -> None:
+    spec, world = three()
+    ports, dialled, go = world.ports(), list[str](), threading.Event()
+
+    def connect(wanted: HostSpec) -> Host:
+        dialled.append(wanted.name)
+        assert go.wait(10)
+        return ports.connect(wanted)
+
+    with Connections(connect) as connections:
+        connections.open(spec.hosts)
+        threading.Timer(0.05, go.set).start()
+        for _ in range(2):
+            assert connections.get(spec.host("a")) is connections.get(spec.host("a"))
+            connections.get(spec.host("c"))
+            with pytest.raises(HostError):
+                connections.get(spec.host("b"))
+    assert sorted(dialled) == ["a", "b", "c"]
+
+
 def test_a_machine_that_has_joined_logs_in_to_nobody_and_waits_for_nobody() -> None:
     spec, world = three()
     hosts = tuple(replace(host, connection=Connection.NONE) for host in spec.hosts)
