@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleet import buildx
+from fleet.adapters.cache_folder import cache_folder
 from fleet.errors import BuilderError
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ def program() -> tuple[str, ...]:
 
 def version(ask: Callable[[], str]) -> tuple[int, int, int]:
     """The version of this machine's docker buildx; `ask` runs `docker buildx version`. Raises BuilderError."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fleet"
-    memory, installed = cache / "buildx-version.json", _installed()
+    cache, installed = cache_folder(), _installed()
+    memory = cache / "buildx-version.json"
     if installed:
         with suppress(OSError, ValueError, KeyError, TypeError, BuilderError):
             known = json.loads(memory.read_bytes())

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from fleet import buildx
 from fleet.adapters.builder import capture, last_line, version
+from fleet.adapters.cache_folder import cache_folder
 from fleet.errors import BuilderError, HostError
 from fleet.model.facts import Stage
 from fleet.parallel import Gathering, gather
@@ -46,8 +47,7 @@ class BuildxRegistry:
 
     def __init__(self, registries: Mapping[str, Any], directory: Path | None = None) -> None:
         """`registries`: `buildkit.config.registry`; `directory`: of the cache."""
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        self._registries, self._directory = registries, directory or cache / "fleet" / "images"
+        self._registries, self._directory = registries, directory or cache_folder() / "images"
         self._fetching = threading.Lock()
 
     def offer(self, reference: str, arch: str) -> Offer:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from fleet.adapters.builder import BuildxBuilder
+    from fleet.adapters.turns import Turn
     from fleet.dispatching.build_arguments import BuildArguments
     from fleet.dispatching.dispatch import Dispatched
 
@@ -29,6 +30,13 @@ RESERVED = "reserved"
 
 def build(command: str, arguments: Sequence[str]) -> int:
     """`fleet build` or `fleet bake`: buildx's own exit code."""
+    from fleet.adapters.turns import Turn
+
+    with Turn() as turn:
+        return _build(command, arguments, turn)
+
+
+def _build(command: str, arguments: Sequence[str], turn: Turn) -> int:
     from fleet.adapters.builder import BuildxBuilder, Fitness
 
     # buildx answers while Python imports, and while the nodes answer.
@@ -61,6 +69,7 @@ def build(command: str, arguments: Sequence[str]) -> int:
             reservations=Reservations(own / RESERVED),
             narrate=_narrate,
             label=str(platform or ""),
+            decided=turn.end,
         )
 
     here = Platform.parse(os.uname().machine)

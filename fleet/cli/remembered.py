@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fleet.adapters.cache_folder import cache_folder
 from fleet.containers.buildkitd import merged, placed
 from fleet.model.platforms import Platform
 from fleet.model.spec import (
@@ -40,7 +41,7 @@ _KEPT = 16
 
 def load(path: Path) -> FleetSpec:
     """As `fleet.inventory.parse.load`, and as strict."""
-    directory = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fleet" / "inventories"
+    directory = cache_folder() / "inventories"
     key = None
     with suppress(OSError, ValueError, KeyError, TypeError):
         key = _key(path)

@@ -99,6 +99,8 @@ class Dispatcher:
     narrate: Callable[[str], None]
     label: str = ""
     """What stands before each line that buildx writes, where several are under way."""
+    decided: Callable[[], object] = lambda: None
+    """Called when it is known where the build goes, or that it has to wait: what comes is no work of this machine's."""
 
     def build(self, asked: BuildArguments, project: str) -> Dispatched:
         """Run one `docker buildx build` or bake. Raises RoutingError or UsageError before anything is sent.
@@ -164,7 +166,9 @@ class Dispatcher:
                 chosen = candidates.choose(platforms, nodes, spread.load(nodes, reserved))
                 if not isinstance(chosen, Full):
                     self.reservations.reserve(chosen)
-                    return chosen
+            self.decided()
+            if not isinstance(chosen, Full):
+                return chosen
             now = time.monotonic()
             full = (
                 f"{', '.join(chosen.nodes)} {'has' if len(chosen.nodes) == 1 else 'have'} all builds that they may have"

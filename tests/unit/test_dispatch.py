@@ -63,6 +63,12 @@ class Bench:
     told: list[str] = field(default_factory=list)
     owners: dict[Platform, str] = field(default_factory=dict)
 
+    begun: list[tuple[int, int]] = field(default_factory=list)
+    """How much was told and run whenever others were let begin."""
+
+    def decided(self) -> None:
+        self.begun.append((len(self.told), len(self.builder.ran)))
+
     def build(self, *arguments: str) -> int:
         return self.dispatch(*arguments).code
 
@@ -75,6 +81,7 @@ class Bench:
             owners=self.owners,
             reservations=Reservations(self.folder),
             narrate=self.told.append,
+            decided=self.decided,
         ).build(parse(arguments, os.environ.get("DOCKER_DEFAULT_PLATFORM", "")), "project")
 
     @property
@@ -131,6 +138,7 @@ def test_a_build_does_not_wait_for_nodes_that_it_does_not_need(bench: Bench) -> 
 def test_a_builder_of_exactly_the_chosen_nodes_is_used(bench: Bench) -> None:
     assert bench.build("--platform", "linux/arm64,linux/amd64", "--push", "--affinity", "x", ".") == 0
     assert bench.pins == {"arm-1": ("linux/arm64",), FIRST: ("linux/amd64",)}
+    assert bench.begun == [(0, 0)]
     assert bench.builder.ran[-1][3:] == ("--platform", "linux/arm64,linux/amd64", "--push", ".")
 
 
@@ -199,6 +207,7 @@ def test_the_first_node_with_room_is_taken_and_waiting_is_told(bench: Bench, mon
     assert bench.build("--platform", "linux/amd64", ".") == 0
     assert bench.pins == {SECOND: ("linux/amd64",)}
     assert bench.told == ["waiting for room for linux/amd64: amd-1, amd-2 have all builds that they may have"]
+    assert bench.begun[0] == (0, 0)
 
 
 def test_room_that_a_build_of_this_machine_leaves_is_seen_at_once(
