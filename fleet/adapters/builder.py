@@ -133,9 +133,10 @@ def capture(
     arguments: Sequence[str], environment: Mapping[str, str], timeout: float
 ) -> subprocess.CompletedProcess[str]:
     """Run `docker buildx …` quietly for at most `timeout` seconds; raises BuilderError when that cannot be done."""
+    program = buildx_program.program()
     try:
         return subprocess.run(
-            (*buildx_program.program(), *arguments),
+            (*program, *arguments),
             env={**environment, **buildx_program.ENVIRONMENT},
             capture_output=True,
             text=True,
@@ -151,7 +152,7 @@ def capture(
             "another buildx may hold its lock: docker buildx ls dials every node of every builder",
         ) from error
     except OSError as error:
-        raise BuilderError(f"docker cannot be run here: {error.strerror}", _INSTALL) from error
+        raise BuilderError(f"{program[0]} cannot be run here: {error.strerror}", _INSTALL) from error
 
 
 def _is_default(directory: Path, name: str) -> bool:

@@ -297,9 +297,9 @@ class BuildkitProber:
 
         `ride`: over the one that is kept, if there is one; when that is given up, the call is over.
         """
+        self.prepare()
         import grpc
 
-        self.prepare()
         place = (host.endpoint, host.servername)
         kept = self._kept.get(place) if ride else None
         try:

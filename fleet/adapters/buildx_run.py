@@ -80,7 +80,7 @@ class BuildxRun:
                 self.interrupt()
             else:
                 self._ended.set()
-                # What a killed docker leaves behind may hold on to the other end.
+                # Where docker stands in between, what it leaves behind when it is killed may hold on to the other end.
                 self._telling.join(GRACE)
                 return 128 - code if code < 0 else code
 

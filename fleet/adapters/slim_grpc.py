@@ -1,4 +1,7 @@
-"""Importing this imports grpc without asyncio and grpc's twin for it: unused here, they are two thirds of the work."""
+"""Importing this imports grpc without asyncio and grpc's twin for it: unused here, they are two thirds of the work.
+
+Nothing that fleet imports beside it, in another thread, needs asyncio; the dashboard has imported that long before.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 _stand_ins = {name: ModuleType(name) for name in ("asyncio", "grpc.aio") if name not in sys.modules}
 sys.modules.update(_stand_ins)
-import grpc  # noqa: E402, F401 - while nobody else imports what is stood in for
-
-for _name in _stand_ins:
-    del sys.modules[_name]
+try:
+    import grpc  # noqa: F401 - while nobody else imports what is stood in for
+finally:
+    for _name in _stand_ins:
+        sys.modules.pop(_name, None)

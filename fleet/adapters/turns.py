@@ -41,10 +41,10 @@ class Turn:
         self.end()
 
     def end(self) -> None:
-        """Let the next one begin; more than once is fine."""
-        if self._held:
-            self._held.close()
-            self._held = None
+        """Let the next one begin; from any thread, and more than once."""
+        held, self._held = self._held, None
+        if held:
+            held.close()
 
 
 def _free(folder: Path) -> IO[bytes] | None:

@@ -59,6 +59,11 @@ def _build(command: str, arguments: Sequence[str], turn: Turn) -> int:
     # Not kept: whoever replaces a daemon waits until nobody is connected, and a build may take an hour elsewhere.
     prober = BuildkitProber(vault.client_files, caches=False)
 
+    def narrate(text: str) -> None:
+        # What is told before the choice is what is waited for.
+        turn.end()
+        _narrate(text)
+
     def dispatcher(platform: Platform | None = None) -> Dispatcher:
         return Dispatcher(
             spec=spec,
@@ -67,16 +72,18 @@ def _build(command: str, arguments: Sequence[str], turn: Turn) -> int:
             driver_options=vault.client_files,
             owners={platform: node.name for node in registered for platform in node.platforms},
             reservations=Reservations(own / RESERVED),
-            narrate=_narrate,
+            narrate=narrate,
             label=str(platform or ""),
             decided=turn.end,
         )
 
     here = Platform.parse(os.uname().machine)
-    if bakes and asked.has("--print", "--list"):
-        with builder.start(("bake", *asked.words)) as run:
-            return run.wait()
     if bakes:
+        # buildx works now, and may fetch the definition from afar.
+        turn.end()
+        if asked.has("--print", "--list"):
+            with builder.start(("bake", *asked.words)) as run:
+                return run.wait()
         asked = baked(asked, _printed(builder, asked), here)
     key = asked.affinity or project(asked.context)
     asked = replace(asked, branches=branches(asked.context)) if asked.cache else asked

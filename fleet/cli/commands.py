@@ -75,7 +75,7 @@ def up(
     with world.vault.locked(), Connections(world.connect) as connections:
         with progress(verbose=verbose) as show:
             show.waiting(f"asking {_count(spec, only)}")
-            asked = _begin(spec, world, connections, only)
+            asked = _begin(spec, world, connections, only, only_new=only_new)
             # While the hosts let us in: what the logins need next, and what their answers are for.
             import fleet.adapters.engine  # noqa: F401 - loaded ahead
             from fleet.applying.apply import Applier
@@ -133,11 +133,16 @@ def up(
     return output.PARTLY if remains else report.exit_code
 
 
-def _begin(spec: FleetSpec, world: World, connections: Connections, only: Sequence[str]) -> Observation | None:
-    """Begin to ask everybody; None: begin to log in, for without a builder here something is to be done in any case."""
+def _begin(
+    spec: FleetSpec, world: World, connections: Connections, only: Sequence[str], *, only_new: bool
+) -> Observation | None:
+    """Begin to ask everybody; None: begin to log in, as without a builder here something is to be done.
+
+    `only_new`: which hosts are to be held is known when they have answered.
+    """
     from fleet.observing.observe import Observation
 
-    if world.builder.read(spec.name).registered:
+    if only_new or world.builder.read(spec.name).registered:
         return Observation(spec, world, connections, only=only)
     connections.open(chosen(spec, only))
     return None

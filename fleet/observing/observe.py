@@ -53,24 +53,30 @@ class Connections:
 
     def get(self, host: HostSpec) -> Host:
         """The connection to `host`; raises Unreachable."""
+        with self._lock(host):
+            return self._get(host)
+
+    def _lock(self, host: HostSpec) -> threading.Lock:
         with self._guard:
-            lock = self._locks.setdefault(host.name, threading.Lock())
-        with lock:
-            if error := self._given_up.get(host.name):
-                raise error
-            if host.name not in self._open:
-                self._open[host.name] = self._connect(host)
-            return self._open[host.name]
+            return self._locks.setdefault(host.name, threading.Lock())
+
+    def _get(self, host: HostSpec) -> Host:
+        if error := self._given_up.get(host.name):
+            raise error
+        if host.name not in self._open:
+            self._open[host.name] = self._connect(host)
+        return self._open[host.name]
 
     def open(self, hosts: Iterable[HostSpec]) -> None:
         """Begin to log in to these; whoever asks for one of them gets what comes of it, be it the error."""
         Gathering({host.name: partial(self._open_or_give_up, host) for host in hosts})
 
     def _open_or_give_up(self, host: HostSpec) -> None:
-        try:
-            self.get(host)
-        except HostError as error:
-            self.give_up(host, error)
+        with self._lock(host):
+            try:
+                self._get(host)
+            except HostError as error:
+                self.give_up(host, error)
 
     def drop(self, host: HostSpec) -> None:
         """Whoever asks for this host next logs in anew."""

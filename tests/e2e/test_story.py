@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import ssl
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -229,14 +230,19 @@ def test_up_mends_a_daemon_that_was_removed_by_hand_and_keeps_its_cache(lab: Lab
     assert lab.hosts["amd-2"].ssh(f"docker volume inspect -f '{{{{.CreatedAt}}}}' {container}") == volume
 
 
-def test_a_second_operator_is_told_who_is_at_work(lab: Lab, operator: Operator) -> None:
+def test_a_second_operator_is_told_who_is_at_work(lab: Lab, operator: Operator, tmp_path: Path) -> None:
+    """Also one whose machine has no builder yet, unless there is nothing to do for them."""
+    anew = replace(operator, environment={"BUILDX_CONFIG": str(tmp_path)})
     container = f"fleet.{operator.name}.amd-2"
     bob = connect(host_spec(lab, "amd-1", port=PORT))
     lab.hosts["amd-2"].ssh(f"docker stop -t 1 {container}")
     try:
         assert bob.hold(operator.name, "bob@desk, fleet up, since noon") is None
-        refused = operator.fleet("up", expect=1)
-        assert "amd-1 is being changed: bob@desk, fleet up, since noon" in refused.stderr
+        for one in (operator, anew):
+            refused = one.fleet("up", expect=1)
+            assert "amd-1 is being changed: bob@desk, fleet up, since noon" in refused.stderr
+        anew.fleet("up", "--only-new")
+        assert not list(tmp_path.glob("instances/*"))
         assert "exited" in lab.hosts["amd-2"].ssh(f"docker inspect -f '{{{{.State.Status}}}}' {container}")
     finally:
         bob.close()

@@ -54,7 +54,7 @@ def test_nobody_waits_for_one_who_was_killed() -> None:
     code = "import os; os.cpu_count = lambda: 2; from fleet.adapters.turns import Turn; held = Turn(), Turn(); "
     hold = subprocess.Popen((sys.executable, "-c", code + "print(flush=True); input()"), stdin=-1, stdout=-1)
     assert hold.stdout
-    hold.stdout.readline()
+    assert hold.stdout.readline()
     hold.kill()
     hold.communicate()
     assert waited() < 30
