@@ -345,11 +345,15 @@ class DockerEngine:
         """Remove the mark, and the image if it bore it; absent, found, still in use or tagged by others is fine."""
         with _translated(Stage.IMAGE):
             tags = self._tags(reference, mark) or set()
-            # A name that was given to another image leaves a digest behind, which keeps the image.
-            digests = self._client.inspect_image(mark)["RepoDigests"] or () if tags == {mark} else ()  # type: ignore[no-untyped-call]  # the stubs lack it
+            digests: list[str] = []
+            with suppress(NotFound):
+                if tags == {mark}:
+                    digests = self._client.inspect_image(mark)["RepoDigests"] or []  # type: ignore[no-untyped-call]  # the stubs lack it
             self._untag(mark)
-            for digest in digests:
-                self._untag(digest)
+            # A name that was given to another image leaves its digest behind, which keeps the image; a second digest is
+            # somebody else's.
+            if len(digests) == 1:
+                self._untag(digests[0])
             # Of an image with another tag Docker would remove the reference although a container uses it.
             if mark in tags and len(tags - {mark}) <= ("@" not in reference):
                 self._untag(reference)
