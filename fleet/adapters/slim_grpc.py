@@ -1,4 +1,4 @@
-"""Importing this imports grpc without asyncio and grpc's twin for it: unused here, they are two thirds of the work.
+"""Importing this imports grpc without asyncio and grpc's twin for it: unused here, they are half of the work.
 
 Nothing that fleet imports beside it, in another thread, needs asyncio; the dashboard has imported that long before.
 """

@@ -53,8 +53,10 @@ def _free(folder: Path) -> IO[bytes] | None:
         file = (folder / str(number)).open("wb")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError as error:
             file.close()
+            if not isinstance(error, BlockingIOError):
+                raise
         else:
             return file
     return None
