@@ -18,6 +18,7 @@ from fleet.planning.failover import registered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
     from types import FrameType
 
@@ -37,10 +38,11 @@ def watch(inventory: Path, *, as_json: bool) -> int:
                 try:
                     # Its state first: what is saved while it is read is another one.
                     described, spec = _state(inventory), load_any(inventory)
-                    if not begun:
-                        click.echo(f"the builder {spec.name} follows the fleet; ctrl-C ends it", err=True)
-                    for change in _changes(inventory, described, spec, ending, troubles):
-                        click.echo(json.dumps(change_json(change)) if as_json else _line(change))
+                    with _followed(spec):
+                        if not begun:
+                            click.echo(f"the builder {spec.name} follows the fleet; ctrl-C ends it", err=True)
+                        for change in _changes(inventory, described, spec, ending, troubles):
+                            click.echo(json.dumps(change_json(change)) if as_json else _line(change))
                     begun = True
                 except FleetError as error:
                     # Until there is a fleet again, nothing is known to be wanted.
@@ -52,17 +54,23 @@ def watch(inventory: Path, *, as_json: bool) -> int:
             return 0
 
 
+def _followed(spec: FleetSpec) -> AbstractContextManager[None]:
+    """Within this context nobody else follows it from here; raises Held and VaultError."""
+    from fleet.adapters import lock
+
+    return lock.followed(entitled(spec).directory)
+
+
 def _changes(
     inventory: Path, described: tuple[int, ...] | None, spec: FleetSpec, ending: _Ending, troubles: _Troubles
 ) -> Iterator[Change]:
     """Each change that is made, until the inventory is another one than was `described`."""
-    from fleet.adapters import lock
     from fleet.applying.follow import Follower, to_be_watched
     from fleet.observing.watch import Watch
 
     world = world_of(spec, keep=True)
     follower = Follower(spec, world, may_go_on=ending.check)
-    with lock.followed(entitled(spec).directory), Watch(to_be_watched(spec), world) as watched:
+    with Watch(to_be_watched(spec), world) as watched:
         for taken in watched.snapshots():
             if _state(inventory) != described:
                 return
