@@ -6,6 +6,8 @@ import io
 import json
 import struct
 import tarfile
+import threading
+from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from http import HTTPStatus
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import requests
 import urllib3
 from docker.errors import APIError, DockerException, NotFound
+from docker.types import Mount
 
 from fleet.adapters.engine_answers import (
     LABEL_CERTIFICATE,
@@ -64,7 +67,8 @@ class DockerEngine:
 
     def __init__(self, open_stream: Callable[[], Stream]) -> None:
         self._open_stream = open_stream
-        self._opened: Client | None = None
+        self._guard = threading.Lock()
+        self._opened: Future[Client] | None = None
 
     def version(self) -> str:
         """The Engine's own version, such as 26.1.5."""
@@ -204,7 +208,6 @@ class DockerEngine:
         labels = {LABEL_FLEET: wanted.fleet, LABEL_NODE: wanted.node}
         client, facts = self._client, CertificateFacts.of(certificate)
         with _translated(Stage.CONTAINER):
-            client.create_volume(wanted.name, labels=labels)
             return self._put(
                 wanted,
                 files,
@@ -229,7 +232,8 @@ class DockerEngine:
                     restart_policy={"Name": RESTART},
                     nano_cpus=wanted.limits.cpus and wanted.limits.cpus * 10**9,
                     mem_limit=wanted.limits.memory,
-                    binds={wanted.name: {"bind": STATE_DIRECTORY, "mode": "rw"}},
+                    # Docker makes the volume if there is none.
+                    mounts=[Mount(STATE_DIRECTORY, wanted.name, labels=labels)],
                     port_bindings={DAEMON_PORT: (wanted.bind, wanted.port)},
                 ),
             )
@@ -422,10 +426,19 @@ class DockerEngine:
 
     @property
     def _client(self) -> Client:
-        if self._opened is None:
-            with _translated():
-                self._opened = Client(self._open_stream)
-        return self._opened
+        """Opened by whoever is first; those who come meanwhile get what comes of it, those after an error try again."""
+        with self._guard:
+            if opens := self._opened is None:
+                self._opened = Future()
+            opened = self._opened
+        if opens:
+            try:
+                with _translated():
+                    opened.set_result(Client(self._open_stream))
+            except BaseException as error:
+                self._opened = None
+                opened.set_exception(error)
+        return opened.result()
 
 
 def _read_log(answer: requests.Response) -> Iterator[Line]:

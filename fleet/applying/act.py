@@ -80,6 +80,9 @@ STEADY = 1.0
 LOOK_EVERY = 0.2
 """Seconds between two looks at a daemon."""
 
+LOOK_FIRST = 0.02
+"""The same at first, where one that has just been started is waited for: most are there within half a second."""
+
 ROOM_TIMEOUT = 5.0
 """Seconds to find out whether a failure was for want of room: until then the former daemon does not come back."""
 
@@ -109,6 +112,8 @@ class Worker:
     facts: Facts | None
     ready: dict[str, tuple[Platform, ...]]
     """What nodes have proved to run natively once their lanes were done; drained ones are left out."""
+    answers: dict[str, tuple[float, ApiFacts]]
+    """What daemons have said that were begun in this run, and when; of those that nobody has drained."""
     take_over: Callable[[str], None]
     """Gives what a node owns to the others, as far as they run it."""
     stop: Stop
@@ -321,13 +326,17 @@ class Worker:
         found = found if isinstance(found, HostFacts) else None
         begun = since = time.monotonic()
         same: tuple[Stage, str] | None = None
+        pause = LOOK_FIRST
         while True:
             api = self.world.prober.probe(host, timeout=LOOK_TIMEOUT)
             if isinstance(api, ApiFacts):
                 if not (platforms := native_platforms(host, api, found)):
                     problem = not_native(host, api, found, platforms) or Down(Stage.NATIVE, "nothing is native")
                     raise HostError(problem.stage, problem.reason, problem.remedy)
-                if (drain := notes.drain(api)) is None or drain.passing:
+                drain = notes.drain(api)
+                if drain is None and api.notes is not None:
+                    self.answers[host.name] = time.monotonic(), api
+                if drain is None or drain.passing:
                     self.ready[host.name] = platforms
                 return
             now = time.monotonic()
@@ -340,7 +349,8 @@ class Worker:
             same = why
             if over or (api.stage is Stage.TLS and not api.late and now - since > REFUSAL_TIMEOUT):
                 raise HostError(api.stage, api.reason, api.remedy)
-            time.sleep(LOOK_EVERY)
+            time.sleep(pause)
+            pause = min(1.5 * pause, LOOK_EVERY)
 
     def _act_on_gateway(self, engine: Engine, action: GatewayAction) -> None:
         match action:

@@ -34,6 +34,12 @@ if TYPE_CHECKING:
     from fleet.ports import World
 
 
+LET_GO = 3.0
+"""Seconds within which somebody who began at the same moment, and was later at the first host, has let go of others."""
+
+FRESH = 2.0
+"""Seconds for which what a daemon has said is taken for what it would say."""
+
 GATEWAY_TIMEOUT = 5.0
 """Seconds after which a gateway that leads nowhere is done without."""
 
@@ -55,6 +61,7 @@ class Applier:
     """For how many seconds builds are waited for at most before their daemon is replaced."""
     deadline: float | None = None
     """The moment of time.monotonic() from which no action is begun."""
+    _answers: dict[str, tuple[float, ApiFacts]] = field(default_factory=dict)
     _out: set[str] = field(default_factory=set)
     """Nodes whose builds have been given to others in this run."""
     _registering: threading.Lock = field(default_factory=threading.Lock)
@@ -62,23 +69,29 @@ class Applier:
     def hold(self, *, only: Collection[str] = ()) -> None:
         """Keep other operators away until the connections end; raises Busy when one is at work.
 
-        What was found before may have changed until then. The first host decides: who has it gets the others, too.
-        A host that cannot be locked is left alone.
+        What was found before may have changed until then. Of several who begin at the same moment the one with the
+        first host gets the others, too. A host that cannot be locked is left alone.
         """
         holder = f"{self.world.operator}, fleet {self.command}, since {self.world.now():%Y-%m-%d %H:%M} UTC"
-        chosen = [host for host in self.spec.hosts if not only or host.name in only]
-        for together in (chosen[:1], chosen[1:]):
-            held = gather({host.name: partial(self._hold, host, holder) for host in together})
-            if taken := {name: other for name, other in held.items() if other}:
-                name, other = next(iter(taken.items()))
-                raise Busy(f"{name} is being changed: {other}", "wait for it to end, then run it again")
+        wanted = {
+            host.name: partial(self._hold, host, holder) for host in self.spec.hosts if not only or host.name in only
+        }
+        held: dict[str, str | Down | None] = gather(wanted)
+        deadline = time.monotonic() + LET_GO
+        while taken := [name for name, other in held.items() if isinstance(other, str)]:
+            first = next(name for name, other in held.items() if not isinstance(other, Down))
+            if first in taken or time.monotonic() > deadline:
+                raise Busy(f"{taken[0]} is being changed: {held[taken[0]]}", "wait for it to end, then run it again")
+            time.sleep(act.LOOK_EVERY)
+            held |= gather({name: wanted[name] for name in taken})
 
-    def _hold(self, host: HostSpec, holder: str) -> str | None:
+    def _hold(self, host: HostSpec, holder: str) -> str | Down | None:
+        """None: it is ours; who has it; or why nobody can."""
         try:
             return self.connections.get(host).hold(self.spec.name, holder)
         except HostError as error:
             self.connections.give_up(host, error)
-            return None
+            return Down(error.stage, error.message, error.remedy)
 
     def up(self, facts: Facts, decided: Plan, *, only: Collection[str] = (), restart: Collection[str] = ()) -> Report:
         """Carry out a plan of `plan`; raises VaultError and BuilderError before any host is touched."""
@@ -102,6 +115,11 @@ class Applier:
         recorder = self._recorder()
         outcomes = self._lanes(decided, None, {}, recorder)
         return Report(_warned(outcomes, recorder.missing()), builder)
+
+    def fresh_answers(self) -> dict[str, ApiFacts]:
+        """What daemons have said a moment ago that were begun in this run: nobody need ask them again."""
+        since = time.monotonic() - FRESH
+        return {name: api for name, (at, api) in self._answers.items() if at >= since}
 
     def _recorder(self) -> Recorder:
         return Recorder(self.spec.name, self.command, self.world, self.connections)
@@ -132,6 +150,7 @@ class Applier:
             self.emit,
             facts,
             ready,
+            self._answers,
             partial(self._take_over, decided, facts, ready),
             self.stop,
             recorder,

@@ -12,13 +12,14 @@ from fleet.cli import output
 from fleet.cli.build import OWN_BUILDERS
 from fleet.cli.progress import progress
 from fleet.cli.world import chosen, load, load_any, vault_of, world_of
+from fleet.errors import Busy
 from fleet.model.facts import Down, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from fleet.model.facts import Facts, NodeFacts
+    from fleet.model.facts import ApiFacts, Facts, NodeFacts
     from fleet.model.spec import FleetSpec
     from fleet.observing.observe import Connections, Observation
     from fleet.planning.plan import Plan
@@ -115,7 +116,7 @@ def up(
             remains = None
             if report.exit_code == 0 and not decided.empty:
                 show.waiting("looking again")
-                remains = _remaining(spec, world, connections, only)
+                remains = _remaining(spec, world, connections, only, applier.fresh_answers())
     ending = problems(spec, world.vault.read(), world.now())
     if as_json:
         output.as_json(
@@ -148,12 +149,14 @@ def _begin(
     return None
 
 
-def _remaining(spec: FleetSpec, world: World, connections: Connections, only: Sequence[str]) -> Plan | None:
-    """What a run that has done everything would still do; None: nothing."""
+def _remaining(
+    spec: FleetSpec, world: World, connections: Connections, only: Sequence[str], known: Mapping[str, ApiFacts]
+) -> Plan | None:
+    """What a run that has done everything would still do; None: nothing. `known`: see `Observation`."""
     from fleet.observing.observe import observe
     from fleet.planning import plan as decide
 
-    seen = observe(spec, world, connections, only=only)
+    seen = observe(spec, world, connections, only=only, known=known)
     if lost := [host for host in spec.hosts if _is_lost(seen.nodes[host.name])]:
         # All is done, so the host's lock is not needed any more: a new login shows what became of it.
         for host in lost:
@@ -197,16 +200,25 @@ def down(
     spec = load(inventory, only)
     world = world_of(spec)
     with world.vault.locked(), Connections(world.connect) as connections:
+
+        def planned() -> Plan:
+            facts = observe(spec, world, connections, only=only)
+            return decide.plan_down(spec, facts, volumes=volumes, any_vault=any_vault, only=only)
+
         with progress(verbose=verbose) as show:
             show.waiting(f"asking {_count(spec, only)}")
-            facts = observe(spec, world, connections, only=only)
-            decided = decide.plan_down(spec, facts, volumes=volumes, any_vault=any_vault, only=only)
+            if yes:
+                Applier(spec, world, connections, show.event, "down").hold(only=only)
+            decided = planned()
         if not decided.empty and not yes:
             output.show_plan(decided, err=True)
             output.ask("Remove all this?", "fleet down")
         with progress(verbose=verbose) as show:
             applier = Applier(spec, world, connections, show.event, "down")
-            applier.hold(only=only)
+            if not yes:
+                applier.hold(only=only)
+                if planned() != decided:
+                    raise Busy("somebody has changed the fleet meanwhile", "look at it, and run it again")
             report = applier.down(decided)
         if report.exit_code == 0 and not only:
             shutil.rmtree(vault_of(spec).directory / OWN_BUILDERS, ignore_errors=True)

@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Self
 
 from fleet.containers import buildkitd
@@ -74,9 +75,13 @@ class Connections:
     def _open_or_give_up(self, host: HostSpec) -> None:
         with self._lock(host):
             try:
-                self._get(host)
+                engine = self._get(host).engine()
             except HostError as error:
                 self.give_up(host, error)
+                return
+        # Beside what is done first: a distant host counts round trips. Why it fails is told to whoever needs it.
+        with suppress(HostError):
+            engine.version()
 
     def drop(self, host: HostSpec) -> None:
         """Whoever asks for this host next logs in anew."""
@@ -112,18 +117,19 @@ class Observation:
         only: Collection[str] = (),
         deadline: float | None = None,
         enough: float | None = None,
+        known: Mapping[str, ApiFacts] = MappingProxyType({}),
     ) -> None:
         """Begin to ask everybody.
 
         `only`: the hosts to log in to, all when empty; the daemons of the others are still asked. `deadline`: the
         moment of time.monotonic() at which what has not answered is left unknown; None waits for each connection's own
         time limit. `enough`: the moment from which hosts are waited for no more, once every daemon, and
-        every gateway, has answered.
+        every gateway, has answered. `known`: what daemons have said a moment ago, who are not asked.
         """
         if deadline is not None:
             # On a machine that is busy itself the time may be over already; nobody is down for that.
             deadline = max(deadline, time.monotonic() + LEAST_TIME)
-        self._spec, self._world, self._deadline, self._enough = spec, world, deadline, enough
+        self._spec, self._world, self._deadline, self._enough, self._known = spec, world, deadline, enough, known
         may_probe = world.vault.has_client()
         if deadline is not None and may_probe:
             # Health hangs on the probes: they must not wait for the imports of the logins.
@@ -135,7 +141,9 @@ class Observation:
             if (not only or host.name in only) and host.connection is not Connection.NONE
         }
         probes = {
-            host.name: partial(world.prober.probe, host, timeout=probe_timeout) for host in spec.hosts if may_probe
+            host.name: partial(world.prober.probe, host, timeout=probe_timeout)
+            for host in spec.hosts
+            if may_probe and host.name not in known
         }
         ways = gates(spec) if may_probe else {}
         through = {key: partial(world.prober.probe, gate, timeout=probe_timeout) for key, gate in ways.items()}
@@ -153,7 +161,7 @@ class Observation:
             # A builder that stands was made with a buildx that is fit; a first one should not fail at the very end.
             builder = replace(builder, unusable=_unusable(self._world.builder))
         deadline = self._deadline
-        said = self._probes.results(timeout=None if deadline is None else _left(deadline))
+        said = {**self._known, **self._probes.results(timeout=None if deadline is None else _left(deadline))}
         passed = self._gates.results(timeout=None if deadline is None else _left(deadline))
         answers = (*(said.get(host.name) for host in self._spec.hosts), *passed.values())
         if self._enough and all(isinstance(answer, ApiFacts) for answer in answers):
@@ -227,9 +235,10 @@ def observe(
     only: Collection[str] = (),
     deadline: float | None = None,
     enough: float | None = None,
+    known: Mapping[str, ApiFacts] = MappingProxyType({}),
 ) -> Facts:
     """Ask everybody and wait for the answers: see `Observation`."""
-    return Observation(spec, world, connections, only=only, deadline=deadline, enough=enough).facts()
+    return Observation(spec, world, connections, only=only, deadline=deadline, enough=enough, known=known).facts()
 
 
 def _left(deadline: float) -> float:

@@ -189,7 +189,9 @@ def builder_steps(
         for node in builder.nodes
         if node.name not in known
     }
-    wanted = [node for node in silent.values() if spec.gateway and gateway_arch(node) and node.platforms]
+    # While somebody is not heard of, a gateway may still lead to them.
+    unheard = any(host.name not in ready for host in spec.hosts)
+    wanted = [node for node in silent.values() if spec.gateway and unheard and gateway_arch(node) and node.platforms]
     for host in spec.hosts:
         wanted += [through[host.name]] if host.name in through else []
         if host.name in owned or host.name in silent:

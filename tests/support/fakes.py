@@ -298,9 +298,9 @@ class FakeEngine:
             raise EngineError(Stage.CONTAINER, f"Docker said: No such image: {wanted.image}")
         if self.machine.container(wanted.name):
             raise EngineError(Stage.CONTAINER, f"Docker said: the name {wanted.name} is in use")
-        self.machine.volumes.setdefault(wanted.name, wanted.fleet)
         if (wanted.limits.cpus or 0) > (self.machine.info.cpus or 0):
             raise EngineError(Stage.CONTAINER, "Docker said: there are not as many CPUs available")
+        self.machine.volumes.setdefault(wanted.name, wanted.fleet)
         container = Container(
             id=f"{self.machine.address}-{next(self.machine.ids)}",
             name=wanted.name,

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from certs.certificate import Role, describe, is_issued_by
-from fleet.applying import act
+from fleet.applying import act, apply
 from fleet.applying.apply import Applier
 from fleet.applying.report import Outcome, Report, Result
 from fleet.containers import buildkitd
@@ -21,13 +21,15 @@ from fleet.containers.daemon import EMULATORS
 from fleet.errors import Busy, Unreachable, VaultError
 from fleet.model.facts import BuilderFacts, Down, Stage
 from fleet.model.spec import BuildkitSpec, pull_mark
-from fleet.observing.observe import Connections
+from fleet.observing.observe import Connections, observe
+from fleet.planning.plan import plan
 from tests.support.fakes import Container, FakeEngine, FakeHost, Machine
 from tests.support.runs import down, failure, of, results, up
 from tests.support.values import IMAGE, NOW, fleet, host, node
 from tests.support.world import FakeWorld
 
 if TYPE_CHECKING:
+    from fleet.model.facts import ApiFacts
     from fleet.model.spec import HostSpec
     from fleet.ports import Host
 
@@ -528,6 +530,53 @@ def test_one_operator_at_a_time_and_the_other_is_told_who_it_is() -> None:
             second.hold()
         mine.__exit__()
         second.hold()
+
+
+def test_who_has_the_first_host_gets_those_that_another_had_who_began_at_the_same_moment() -> None:
+    world = two()
+    ports = world.ports()
+    with Connections(ports.connect) as mine, Connections(ports.connect) as theirs:
+        assert theirs.get(TWO.host("arm-1")).hold(TWO.name, "bob") is None
+        threading.Timer(0.3, theirs.__exit__).start()
+        Applier(TWO, ports, mine, lambda _: None).hold()
+        with Connections(ports.connect) as third, pytest.raises(Busy, match="arm-1"):
+            Applier(TWO, ports, third, lambda _: None).hold(only=["arm-1"])
+
+
+def test_who_has_the_first_host_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apply, "LET_GO", 0.1)
+    world = two()
+    ports = world.ports()
+    with Connections(ports.connect) as mine, Connections(ports.connect) as theirs:
+        assert theirs.get(TWO.host("arm-1")).hold(TWO.name, "bob") is None
+        with pytest.raises(Busy, match="arm-1 is being changed: bob"):
+            Applier(TWO, ports, mine, lambda _: None).hold()
+
+
+def test_what_a_daemon_said_a_moment_ago_is_not_asked_again_and_what_is_older_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = two()
+    ports = world.ports()
+    with Connections(ports.connect) as connections:
+        facts = observe(TWO, ports, connections)
+        applier = Applier(TWO, ports, connections, lambda _: None)
+        applier.up(facts, plan(TWO, facts, ports.now()))
+        fresh = applier.fresh_answers()
+        asked = list[str]()
+        probe = ports.prober.probe
+
+        def told(host: HostSpec, *, timeout: float) -> ApiFacts | Down:
+            asked.append(host.name)
+            return probe(host, timeout=timeout)
+
+        monkeypatch.setattr(ports.prober, "probe", told)
+        seen = observe(TWO, ports, connections, known=fresh)
+        assert (set(fresh), asked) == ({"amd-1", "arm-1"}, [])
+        assert {name: node.api for name, node in seen.nodes.items()} == fresh
+        monkeypatch.setattr(apply, "FRESH", 0.0)
+        observe(TWO, ports, connections, known=applier.fresh_answers())
+        assert sorted(asked) == ["amd-1", "arm-1"]
 
 
 def test_a_host_that_cannot_be_reached_does_not_keep_the_others_from_being_held() -> None:

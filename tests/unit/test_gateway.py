@@ -286,6 +286,18 @@ def test_a_host_that_leaves_takes_its_gateway_out_of_the_builder() -> None:
     assert {str(step).split()[1] for step in decided.builder} >= {"gateway.amd64", "gateway.arm64", "amd-1"}
 
 
+def test_the_last_host_of_an_architecture_takes_its_gateway_along_once_all_others_are_heard() -> None:
+    world = world_with()
+    left = replace(ONE, hosts=(AMD_1, AMD_2))
+    machine(world, "amd-2").network = machine(world, "amd-2").login = False
+    world.apply(left)
+    assert pins(world)["gateway.arm64"] == ARM64
+    machine(world, "amd-2").network = machine(world, "amd-2").login = True
+    world.apply(left)
+    assert pins(world) == {name: pinned for name, pinned in THROUGH.items() if "arm" not in name}
+    assert world.plan(left).empty
+
+
 # ---------------------------------------------------------------------------------------- when it cannot be used
 
 

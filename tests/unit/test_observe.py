@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import threading
 import time
 from dataclasses import replace
@@ -17,7 +18,7 @@ from fleet.model.spec import Connection, HostSpec, SshSpec
 from fleet.observing.observe import _SCRIPT, Connections, binfmt_arch, observe, observe_host
 from fleet.parallel import gather
 from fleet.ports import Completed
-from tests.support.fakes import Container, FakeHost, Machine
+from tests.support.fakes import Container, FakeEngine, FakeHost, Machine
 from tests.support.values import IMAGE, NOW, fleet, host
 from tests.support.world import FakeWorld
 
@@ -351,6 +352,22 @@ def test_who_is_logged_in_to_beforehand_is_dialled_once_whatever_comes_of_it() -
             with pytest.raises(HostError):
                 connections.get(spec.host("b"))
     assert sorted(dialled) == ["a", "b", "c"]
+
+
+def test_an_engine_is_asked_for_its_version_beside_what_is_done_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, world = three()
+    ports, asked, version = world.ports(), queue.SimpleQueue[str](), FakeEngine.version
+
+    def told(engine: FakeEngine) -> str:
+        asked.put(engine.machine.address)
+        return version(engine)
+
+    monkeypatch.setattr(FakeEngine, "version", told)
+    with Connections(ports.connect) as connections:
+        connections.open(spec.hosts)
+        assert {asked.get(timeout=10), asked.get(timeout=10)} == {"a.example", "c.example"}
+        # That its Docker is gone is told to whoever needs it.
+        connections.get(spec.host("c"))
 
 
 def test_a_machine_that_has_joined_logs_in_to_nobody_and_waits_for_nobody() -> None:
