@@ -129,6 +129,8 @@ def _measured(ground: Ground, programs: Path, rounds: int) -> Row:
                 rows.setdefault(f"{tool} idle", []).append(_timed(run[tool]))
                 _check(ground, tool)
                 rows.setdefault(f"{tool} ssh", []).append(_logins(ground))
+            rows.setdefault("bare idle", []).append(_timed(partial(_bare_login, ground)))
+            rows.setdefault("bare ssh", []).append(_logins(ground))
     finally:
         _clear(ground)
     return rows
@@ -231,6 +233,12 @@ def _logins(ground: Ground) -> float:
         for name, way in ground.ways.items()
     }
     return _timed(partial(gather, logins))
+
+
+def _bare_login(ground: Ground) -> None:
+    """What no Python with these libraries goes below."""
+    places = (f"{way.address}:{way.ssh_port}" for way in ground.ways.values())
+    _run(ground.work, sys.executable, "peers/login.py", "known_hosts", str(ground.lab.home.ssh_key), *places)
 
 
 def _clear(ground: Ground) -> None:
@@ -375,14 +383,18 @@ def _table(rows: Mapping[str, Row]) -> str:
             ]
             for tool in TOOLS
         }
+        of_login = {
+            tool: statistics.median(i / s for i, s in zip(row[f"{tool} idle"], row[f"{tool} ssh"], strict=True))
+            for tool in (*TOOLS, "bare")
+        }
         for tool in TOOLS:
             of_ours = statistics.median(t / o for t, o in zip(added[tool], added["fleet"], strict=True))
-            of_login = statistics.median(i / s for i, s in zip(row[f"{tool} idle"], row[f"{tool} ssh"], strict=True))
             beside = "" if tool == "fleet" else f", {of_ours:.1f} ×"
             lines.append(
                 f"| {tool}, {where} | {median[f'{tool} cold']:.1f} s | {statistics.median(added[tool]):.1f} s{beside} "
-                f"| {median[f'{tool} idle']:.1f} s | {of_login:.1f} × |"
+                f"| {median[f'{tool} idle']:.1f} s | {of_login[tool]:.1f} × |"
             )
+        lines.append(f"| a Python that logs in, {where} | | | {median['bare idle']:.1f} s | {of_login['bare']:.1f} × |")
     return "\n".join(lines) + "\n"
 
 
