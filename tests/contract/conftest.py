@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from tests.lab import Lab
-from tests.support.lab import running_lab
+from tests.support.lab import running_lab, worker
 
 FIRST_PORT = 1299
 
@@ -18,17 +16,13 @@ def lab() -> Lab:
     return running_lab("amd-1")
 
 
-def _worker() -> int:
-    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-
-
 @pytest.fixture(scope="session")
 def fleet_name() -> str:
     """A fleet of this process's own."""
-    return f"contract-{_worker()}"
+    return f"contract-{worker()}"
 
 
 @pytest.fixture(scope="session")
 def port() -> int:
     """A port of this process's own."""
-    return FIRST_PORT + _worker()
+    return FIRST_PORT + worker()

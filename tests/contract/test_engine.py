@@ -30,7 +30,7 @@ from fleet.model.spec import Limits, pull_mark
 from tests.support import pushed
 from tests.support.fake_registry import FakeRegistry
 from tests.support.fakes import FakeEngine, Machine
-from tests.support.lab import docker_socket, eventually, host_spec, running_lab
+from tests.support.lab import docker_socket, eventually, have_image, host_spec, running_lab
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -88,7 +88,7 @@ def site(
     return Site(engine, wanted, certificate, wanted.files(credential, authority.certificate), small)
 
 
-ENGINES = ["fake", "socket", "ssh", pytest.param("ssh arm64", marks=pytest.mark.arm64)]
+ENGINES = ["fake", "socket", "ssh", "ssh arm64"]
 
 
 def real_engine(kind: str, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Engine:
@@ -117,10 +117,10 @@ def ground(
     env = lab.env()
     engine = real_engine(request.param, lab, monkeypatch)
     image = env["LAB_BUILDKIT_IMAGE"]
-    mark = pull_mark(fleet_name, image)
-    if engine.image(image, mark) is Image.ABSENT:
-        engine.pull(image, mark, lambda _: None)
-    ready = site(engine, fleet_name, "amd-1", port, image, request.getfixturevalue("small_images"))
+    have_image(engine, fleet_name, image)
+    small = request.getfixturevalue("small_images")
+    forget_small_images(lab, "arm-1" if request.param == "ssh arm64" else "amd-1")
+    ready = site(engine, fleet_name, "amd-1", port, image, small)
     clear(engine, fleet_name)
     yield ready
     clear(engine, fleet_name)
@@ -128,14 +128,19 @@ def ground(
 
 @pytest.fixture(scope="module")
 def small_images(lab: Lab) -> dict[str, str]:
-    """The lab's base image, by tag and by digest; what an interrupted run has left of it is gone."""
+    """The lab's base image, by tag and by digest."""
+    forget_small_images(lab, "amd-1")
     tagged = lab.env()["LAB_BASE_IMAGE"]
-    for host in ("amd-1", "arm-1"):
-        lab.hosts[host].ssh(f"docker rmi -f $(docker images -q {tagged}) 2>/dev/null || true")
     registry, _, name = tagged.partition("/")
     repository, _, tag = name.partition(":")
     digest = pushed.read(registry, repository, tag)["linux/amd64"].digest
     return {"tag": tagged, "digest": f"{registry}/{repository}@{digest}"}
+
+
+@cache
+def forget_small_images(lab: Lab, host: str) -> None:
+    """Remove what an interrupted run has left of them there."""
+    lab.hosts[host].ssh(f"docker rmi -f $(docker images -q {lab.env()['LAB_BASE_IMAGE']}) 2>/dev/null || true")
 
 
 def clear(engine: Engine, fleet: str) -> None:
@@ -410,6 +415,7 @@ def test_more_cpus_than_there_are_is_an_error(ground: Site) -> None:
     with pytest.raises(EngineError, match="CPUs available") as caught:
         ground.create(replace(ground.wanted, limits=Limits(cpus=10_000)))
     assert caught.value.stage is Stage.CONTAINER
+    assert ground.engine.survey(ground.wanted.fleet).volumes == ()
 
 
 @on_every_engine

@@ -29,7 +29,7 @@ from fleet.parallel import Stop
 from fleet.planning.lane import daemon_spec
 from tests.support.fake_vault import FakeVault
 from tests.support.fakes import FakeHost, FakeProber, Machine
-from tests.support.lab import eventually, host_spec
+from tests.support.lab import eventually, have_image, host_spec
 from tests.support.values import fleet
 
 if TYPE_CHECKING:
@@ -154,6 +154,7 @@ def real_site(lab: Lab, folder: Path, fleet_name: str, port: int, *, keep: bool 
         assert connection.run(("docker", "pause", name)).status == 0
 
     spec = fleet(host, name=fleet_name, image=lab.env()["LAB_BUILDKIT_IMAGE"])
+    have_image(connection.engine(), fleet_name, spec.buildkit.image)
     prober, stranger = (BuildkitProber(keys.client_files, certificates=True, keep=keep) for keys in (vault, other))
 
     def build(fail: bool = False, **attributes: str) -> None:

@@ -13,11 +13,12 @@ from fleet.adapters.buildkit import BuildkitProber
 from fleet.inventory.parse import load
 from fleet.model.facts import ApiFacts
 from fleet.notes import joined
-from tests.e2e.conftest import HOSTS, Operator
+from tests.e2e.conftest import Operator
 from tests.lab import Lab
 from tests.support import pushed
 
-PLATFORMS = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
+PORT = 1251
+AMD = ("amd-1", "amd-2")
 SESAME = {"FLEET_BUNDLE_PASSPHRASE": "open sesame"}
 DOCKERFILE = "ARG BASE\nFROM $BASE\nARG SALT\nRUN echo $SALT && uname -m > /machine\n"
 
@@ -47,7 +48,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_operator_issues_a_bundle(operator: Operator) -> None:
-    operator.inventory(HOSTS)
+    operator.inventory(AMD)
     operator.json("up")
     done = operator.fleet("certs", "issue", "ci", "--days", "30")
     assert "access-ci.fleet-bundle: ci may use access until" in done.stdout
@@ -66,14 +67,11 @@ def test_no_bundle_is_overwritten_unasked(operator: Operator) -> None:
 
 def test_a_machine_without_ssh_joins(operator: Operator, member: Operator) -> None:
     shutil.copy(operator.home / "access-ci.fleet-bundle", member.home / "bundle")
-    for _ in range(5):  # an emulated host may be slow to answer; joining again is harmless
-        status = member.json("join", "bundle", expect=None)
-        if all(node["health"] == "ready" for node in status["nodes"]):
-            break
+    status = member.json("join", "bundle")
     assert status["joined"]["client"] == "ci"
     assert status["joined"]["days_left"] == 29
     assert status["builder"]["registered"] is True
-    assert {node["name"]: node["health"] for node in status["nodes"]} == dict.fromkeys(HOSTS, "ready")
+    assert {node["name"]: node["health"] for node in status["nodes"]} == dict.fromkeys(AMD, "ready")
     assert {
         path.name: path.stat().st_mode & 0o777 for path in member.vault.iterdir() if path.is_file()
     } == dict.fromkeys(("ca.pem", "client.pem", "lock", "membership.json"), 0o600)
@@ -95,28 +93,27 @@ def test_the_builder_is_as_the_operators(operator: Operator, member: Operator) -
 def test_every_node_has_a_note_of_it(operator: Operator) -> None:
     (entry,) = (operator.vault / "clients").iterdir()
     serial = entry.stem.removeprefix("ci-")
-    assert {name: notes_at(operator, name) for name in HOSTS} == {name: {"ci": serial} for name in HOSTS}
+    assert {name: notes_at(operator, name) for name in AMD} == {name: {"ci": serial} for name in AMD}
 
 
 def test_status_there_needs_no_host(member: Operator) -> None:
     done = member.fleet("status")
     assert done.stdout.startswith("joined access as ci, until ")
-    assert "fleet access: 3 of 3 ready, builder registered" in done.stdout
+    assert "fleet access: 2 of 2 ready, builder registered" in done.stdout
 
 
 @pytest.mark.parametrize("command", [("docker", "buildx", "build", "--builder", "access"), ("fleet", "build")])
-def test_both_platforms_are_built_there(lab: Lab, member: Operator, command: tuple[str, ...]) -> None:
+def test_it_builds_there(lab: Lab, member: Operator, command: tuple[str, ...]) -> None:
     registry, repository = lab.env()["LAB_REGISTRY"], f"e2e/access/{command[0]}"
     done = member.run(
         *command,
-        *("--platform", ",".join(PLATFORMS)),
+        *("--platform", "linux/amd64"),
         *("--build-arg", f"BASE={lab.env()['LAB_BASE_IMAGE']}", "--build-arg", f"SALT={member.home}"),
         *("--output", f"type=image,name={registry}/{repository}:1,push=true,registry.insecure=true"),
         ".",
     )
     assert done.returncode == 0, done.stderr
-    images = pushed.read(registry, repository, "1")
-    assert {platform: image.files["machine"].decode().strip() for platform, image in images.items()} == PLATFORMS
+    assert pushed.read(registry, repository, "1")["linux/amd64"].files["machine"] == b"x86_64\n"
 
 
 @pytest.mark.parametrize("command", [("up",), ("plan",), ("down", "--yes"), ("certs", "issue", "friend")], ids=str)
@@ -149,19 +146,19 @@ def test_a_broken_node_is_the_operators_to_mend(lab: Lab, member: Operator) -> N
 
 
 def test_a_newer_sealed_bundle_comes_through_a_pipe(operator: Operator, member: Operator) -> None:
-    operator.inventory(HOSTS[:2])
+    operator.inventory(AMD[:1])
     sealer, opener = (replace(person, environment={**person.environment, **SESAME}) for person in (operator, member))
     try:
         issued = sealer.json("certs", "issue", "ci", "--hours", "2", "--seal", "-o", "sealed")
     finally:
-        operator.inventory(HOSTS)
-    assert (issued["sealed"], issued["nodes"]) == (True, list(HOSTS[:2]))
+        operator.inventory(AMD)
+    assert (issued["sealed"], issued["nodes"]) == (True, list(AMD[:1]))
     sealed = (operator.home / "sealed").read_text()
     assert "amd-1" not in sealed
     status = opener.json("join", "-", stdin=sealed)
-    assert {node["name"]: node["health"] for node in status["nodes"]} == dict.fromkeys(HOSTS[:2], "ready")
+    assert {node["name"]: node["health"] for node in status["nodes"]} == dict.fromkeys(AMD[:1], "ready")
     stored = json.loads((member.home / "buildx/instances/access").read_text())
-    assert [node["Name"] for node in stored["Nodes"]] == list(HOSTS[:2])
+    assert [node["Name"] for node in stored["Nodes"]] == list(AMD[:1])
     assert member.fleet("status").stdout.startswith("joined access as ci, until ")
 
 

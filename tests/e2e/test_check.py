@@ -1,11 +1,11 @@
-"""`fleet check` on real hosts: what is in order, what stands in the way, and that looking changes nothing."""
+"""`fleet check` on real hosts: what stands in the way, and what is in order beside it."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
 
-from tests.e2e.conftest import HOSTS, Operator, objects
+from tests.e2e.conftest import Operator
 
 if TYPE_CHECKING:
     from tests.lab import Lab
@@ -21,25 +21,6 @@ def findings(checked: Any, node: str) -> dict[str, dict[str, str]]:
         if entry["name"] == node
         for finding in entry["findings"]
     }
-
-
-def test_healthy_hosts_are_ready_and_nothing_is_changed(lab: Lab, operator: Operator) -> None:
-    operator.inventory(HOSTS)
-    checked = operator.json("check")
-    assert {entry["name"]: entry["fitness"] for entry in checked["nodes"]} == dict.fromkeys(HOSTS, "ready")
-    wrong = [
-        (name, finding)
-        for name in HOSTS
-        for finding in findings(checked, name).values()
-        # What runs elsewhere on the lab may fill a disk, or move a clock.
-        if finding["state"] != "ok" and finding["topic"] not in {"disk", "clock"}
-    ]
-    assert wrong == []
-    assert {finding["state"] for finding in checked["this_machine"]} == {"ok"}
-    # Others may be at work on the same hosts.
-    assert not any(f"fleet.{operator.name}" in found for found in objects(lab, HOSTS).values())
-    assert not operator.vault.exists()
-    assert not (operator.home / "buildx").exists()
 
 
 def test_all_that_stands_in_the_way_is_told_at_once(lab: Lab, operator: Operator) -> None:

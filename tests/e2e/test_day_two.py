@@ -145,7 +145,8 @@ def test_who_changed_what_is_noted_on_the_hosts(lab: Lab, running: Operator) -> 
 
 
 def test_a_command_runs_on_the_host_with_its_exit_code(running: Operator) -> None:
-    assert running.fleet("ssh", "amd-1", "hostname", "&&", "echo", "-n", "$USER").stdout == "amd-1\nbuild"
+    name = running.lab.hosts["amd-1"].host.name
+    assert running.fleet("ssh", "amd-1", "hostname", "&&", "echo", "-n", "$USER").stdout == f"{name}\nbuild"
     assert running.fleet("ssh", "amd-2", "exit 7", expect=7).stdout == ""
 
 

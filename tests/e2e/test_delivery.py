@@ -16,8 +16,9 @@ AMD = ("amd-1", "amd-2")
 
 
 @pytest.fixture(scope="module")
-def reference(lab: Lab) -> str:
+def reference(lab: Lab, operator: Operator) -> str:
     """BuildKit's image in a registry whose certificate the hosts' Docker does not trust; no host has it."""
+    operator.inventory(AMD)
     env = lab.env()
     plain, tls = env["LAB_REGISTRY"], env["LAB_TLS_REGISTRY"]
     upgrade = env["LAB_UPGRADE_IMAGE"]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from tests.lab import Lab
 
+PORT = 1275
 AMD = ("amd-1", "amd-2")
 
 

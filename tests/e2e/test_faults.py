@@ -1,12 +1,13 @@
 """What goes wrong on hosts, and what `fleet up` makes of it: whom it names, what it leaves alone, where it ends.
 
 Held here: a daemon that was stopped, renamed, updated, edited, taken off its network or deleted by hand; strangers of
-its name; a host that was reinstalled, renumbered, or is of another architecture now; an image that cannot be pulled; a
-daemon that crashes; a damaged cache; a full disk; Docker, the login or the host gone while a daemon is replaced.
+its name; a host that was reinstalled or renumbered; an image that cannot be pulled; a daemon that crashes; a damaged
+cache; a full disk; Docker, the login or the host gone while a daemon is replaced.
 
 Held elsewhere:
 - fleet killed at every boundary, and what that leaves in the history: test_kills;
-- a second operator, a dead owner, a host that is frozen, black-holed or without Docker: test_story;
+- a second operator, a dead owner, a host that is frozen, black-holed or without Docker, one that is of another
+  architecture now: arm64/test_story;
 - a lock that its dead holder frees: tests/contract/test_host.py;
 - a disk that fills while an image is sent: test_delivery; keys and logins that are refused: test_logins;
 - a successor that does not come up, an interrupt while a daemon is replaced: test_rolling;
@@ -232,20 +233,6 @@ def test_a_host_that_was_renumbered_gets_a_certificate_of_its_new_address(lab: L
         scene.shell(f"ip addr del {new}/24 dev {link}")
     scene.is_settled()
     assert scene.caches() == kept
-
-
-def test_a_host_that_is_now_one_of_another_architecture_is_not_taken_for_the_one_that_was_pinned(
-    lab: Lab, scene: Scene
-) -> None:
-    inventory = (scene.operator.home / "inventory.yaml").read_text()
-    other = {"address": lab.hosts["arm-1"].host.address, "platforms": ["linux/amd64"]}
-    scene.edit(lambda wanted: wanted["hosts"]["amd-2"].update(other))
-    [node] = scene.operator.json("plan", "--host", "amd-2", expect=1)["nodes"]
-    assert node["actions"] == []
-    assert "linux/amd64 of it, but uname -m says aarch64" in node["blocked"]["reason"]
-    assert node["blocked"]["remedy"] == "correct the host's platforms, or its address"
-    (scene.operator.home / "inventory.yaml").write_text(inventory)
-    scene.is_settled()
 
 
 def test_a_cache_that_is_damaged_shows_in_the_last_lines_and_can_be_begun_anew(scene: Scene) -> None:

@@ -1,8 +1,10 @@
-"""The gateway on real hosts: plain `docker buildx build` is spread, and goes on when a node dies, or the gateway."""
+"""The gateway on real hosts: plain `docker buildx build` is spread, and goes on when a node dies, or the gateway.
+
+For two architectures at once: arm64/test_two_gateways.
+"""
 
 from __future__ import annotations
 
-import json
 import shutil
 import threading
 import time
@@ -27,29 +29,21 @@ PORTS = {"amd64": 1291, "arm64": 1292}
 SLOW = "ARG BASE\nFROM $BASE\nARG SALT\nRUN echo $SALT; sleep 3\n"
 
 
-def gateway(operator: Operator, *nodes: str, **changed: Any) -> None:
-    """Write the inventory with a gateway; `nodes`: beside the two."""
-    operator.inventory((*AMD, *nodes))
-    path = operator.home / "inventory.yaml"
-    content = json.loads(path.read_text())
-    content["gateway"] = {
-        "hosts": ["amd-1"],
-        "image": operator.lab.env()["LAB_GATEWAY_IMAGE"],
-        "ports": PORTS,
-        **changed,
-    }
-    path.write_text(json.dumps(content))
+def gateway(operator: Operator, **changed: Any) -> None:
+    """Write the inventory with a gateway."""
+    operator.inventory(AMD)
+    operator.add_gateway(PORTS, **changed)
 
 
 @pytest.fixture(scope="module")
-def before(lab: Lab) -> dict[str, str]:
+def before(lab: Lab, operator: Operator) -> dict[str, str]:
     """What stands on the hosts before."""
+    gateway(operator)
     return objects(lab, AMD)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _up(operator: Operator, before: dict[str, str]) -> None:  # noqa: ARG001 - looked at first
-    gateway(operator)
     operator.json("up")
 
 
@@ -202,31 +196,6 @@ def test_a_gateway_that_is_killed_under_a_build_ends_it_and_up_lets_the_next_one
     assert owners(operator) == {"gateway on amd-1"}
     (context / "Dockerfile").write_text(SLOW)
     assert build(context, base, plain(operator)).code == 0
-
-
-@pytest.mark.arm64
-def test_each_architecture_has_its_port(operator: Operator, context: Path) -> None:
-    (context / "Dockerfile").write_text("ARG BASE\nFROM $BASE\nARG SALT\nRUN echo $SALT on $(uname -m)\n")
-    base = operator.lab.env()["LAB_BASE_IMAGE"]
-    gateway(operator, "arm-1")
-    try:
-        operator.json("up")
-        gates = operator.settled_status()["gateway"]
-        assert [(gate["arch"], gate["health"]) for gate in gates] == [("amd64", "ready"), ("arm64", "ready")]
-        assert [[platform for platform in gate["owns"] if platform == f"linux/{gate['arch']}"] for gate in gates] == [
-            ["linux/amd64"],
-            ["linux/arm64"],
-        ]
-        earlier = builds(operator)
-        done = build(context, base, plain(operator, "--platform", "linux/amd64,linux/arm64"))
-        assert done.code == 0, done
-        assert {" on x86_64", " on aarch64"} <= {
-            line[line.rfind(" on ") :] for line in done.said.splitlines() if " on " in line
-        }
-        built = builds(operator) - earlier
-        assert (built["arm-1"], built["amd-1"] + built["amd-2"]) == (1, 1)
-    finally:
-        operator.fleet("down", "--host", "arm-1", "--volumes", "--yes")
 
 
 def test_a_dead_gateway_is_mended_by_up(lab: Lab, operator: Operator, context: Path) -> None:

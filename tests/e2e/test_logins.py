@@ -13,6 +13,12 @@ from tests.e2e.conftest import Operator
 from tests.lab import Lab
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _cleared(operator: Operator) -> None:
+    """What a killed run has left there goes while both are well."""
+    operator.inventory(("amd-1", "amd-2"))
+
+
 @pytest.fixture
 def person(operator: Operator, tmp_path: Path) -> Operator:
     """An operator with a home folder, and so an ssh configuration, of its own."""
@@ -28,6 +34,10 @@ def _blocked(person: Operator) -> dict[str, str]:
     return blocked
 
 
+def _address(person: Operator, name: str = "amd-1") -> str:
+    return person.lab.hosts[name].host.address
+
+
 def _key(folder: Path) -> Path:
     subprocess.run(("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "other"), check=True)
     return folder / "other"
@@ -39,16 +49,16 @@ def test_an_unknown_host_key_is_refused_with_its_fingerprint_and_the_fix(person:
     blocked = _blocked(person)
     assert blocked["stage"] == "SSH"
     assert "is not known (ssh-ed25519 SHA256:" in blocked["reason"]
-    assert "ssh-keyscan -p 22 172.30.0.11 >> " in blocked["remedy"]
+    assert f"ssh-keyscan -p 22 {_address(person)} >> " in blocked["remedy"]
 
 
 def test_a_changed_host_key_is_refused(person: Operator, tmp_path: Path) -> None:
     public = _key(tmp_path).with_suffix(".pub").read_text()
-    (tmp_path / "changed").write_text(f"172.30.0.11 {public}")
+    (tmp_path / "changed").write_text(f"{_address(person)} {public}")
     person.inventory(["amd-1"], known_hosts_file=str(tmp_path / "changed"))
     blocked = _blocked(person)
     assert "has changed" in blocked["reason"]
-    assert "ssh-keygen -R '172.30.0.11'" in blocked["remedy"]
+    assert f"ssh-keygen -R '{_address(person)}'" in blocked["remedy"]
 
 
 def test_a_key_that_the_host_does_not_know_is_refused(person: Operator, tmp_path: Path) -> None:
@@ -99,7 +109,7 @@ def test_docker_behind_sudo_works(person: Operator) -> None:
 def test_a_port_where_nobody_listens(person: Operator) -> None:
     person.inventory(["amd-1"], port=2222)
     blocked = _blocked(person)
-    assert "172.30.0.11:2222 refused the connection" in blocked["reason"]
+    assert f"{_address(person)}:2222 refused the connection" in blocked["reason"]
 
 
 @pytest.fixture
@@ -115,7 +125,7 @@ def test_a_host_that_does_not_answer_ends_in_the_time_of_the_ssh_configuration(
 ) -> None:
     (tmp_path / ".ssh/config").write_text("Host 172.30.0.*\n  ConnectTimeout 2\n")
     person.inventory(["amd-2"])
-    assert "no answer from 172.30.0.12:22 within 2 s" in _blocked(person)["reason"]
+    assert f"no answer from {_address(person, 'amd-2')}:22 within 2 s" in _blocked(person)["reason"]
 
 
 @pytest.fixture
@@ -138,7 +148,7 @@ def test_a_name_that_does_not_resolve(person: Operator) -> None:
 
 def test_the_ssh_configuration_is_respected(person: Operator, lab: Lab, tmp_path: Path) -> None:
     (tmp_path / ".ssh/config").write_text(
-        f"Host builder\n  HostName 172.30.0.11\n  User build\n  IdentityFile {lab.home.ssh_key}\n"
+        f"Host builder\n  HostName {_address(person)}\n  User build\n  IdentityFile {lab.home.ssh_key}\n"
         f"  UserKnownHostsFile {lab.home.known_hosts}\n"
     )
     person.inventory(["amd-1"], address="builder", user=None, identity_file=None, known_hosts_file=None)
@@ -147,7 +157,7 @@ def test_the_ssh_configuration_is_respected(person: Operator, lab: Lab, tmp_path
 
 def test_a_jump_host_is_jumped_over(person: Operator, lab: Lab, tmp_path: Path) -> None:
     (tmp_path / ".ssh/config").write_text(
-        f"Host 172.30.0.12\n  ProxyJump build@172.30.0.11:22\n"
+        f"Host {_address(person, 'amd-2')}\n  ProxyJump build@{_address(person)}:22\n"
         f"Host *\n  IdentityFile {lab.home.ssh_key}\n  UserKnownHostsFile {lab.home.known_hosts}\n"
     )
     person.inventory(["amd-2"])
@@ -196,16 +206,16 @@ def test_included_configurations_and_strange_known_hosts_lines_are_read(
 
 
 def test_a_revoked_host_key_is_refused(person: Operator, lab: Lab, tmp_path: Path) -> None:
-    known = [line for line in lab.home.known_hosts.read_text().splitlines() if line.startswith("172.30.0.11 ")]
+    known = [line for line in lab.home.known_hosts.read_text().splitlines() if line.startswith(f"{_address(person)} ")]
     (tmp_path / "revoked").write_text("\n".join((*known, *(f"@revoked {line}" for line in known))))
     person.inventory(["amd-1"], known_hosts_file=str(tmp_path / "revoked"))
     assert "is not known" in _blocked(person)["reason"]
 
 
 def test_jump_hosts_in_a_circle_are_told(person: Operator, tmp_path: Path) -> None:
-    (tmp_path / ".ssh/config").write_text("Host 172.30.*\n  ProxyJump 172.30.0.11\n")
+    (tmp_path / ".ssh/config").write_text(f"Host 172.30.*\n  ProxyJump {_address(person)}\n")
     person.inventory(["amd-1"])
-    assert "lead in a circle: 172.30.0.11 → 172.30.0.11" in _blocked(person)["reason"]
+    assert f"lead in a circle: {_address(person)} → {_address(person)}" in _blocked(person)["reason"]
 
 
 def test_an_exec_line_of_the_ssh_configuration_is_followed(person: Operator, lab: Lab, tmp_path: Path) -> None:

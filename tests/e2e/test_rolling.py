@@ -1,25 +1,29 @@
-"""A fleet that changes while it builds: node by node, put back where it goes wrong, mended after a kill."""
+"""A fleet that changes node by node: put back where it goes wrong, mended after a kill.
+
+While builds of every platform run: test_while_building.
+"""
 
 from __future__ import annotations
 
 import json
 import signal
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import HOSTS, Operator
-from tests.support.building import Kind, Loops, build, in_folder
+from tests.e2e.conftest import Operator
+from tests.support.building import PAUSE, Kind, build, in_folder
 from tests.support.lab import eventually
 
 PORT = 1257
+AMD = ("amd-1", "amd-2")
+EMULATED_PAUSE = 2 * PAUSE
 
 
 @pytest.fixture(scope="module", autouse=True)
 def deployed(operator: Operator) -> None:
-    operator.inventory(HOSTS)
+    operator.inventory(AMD)
     operator.fleet("up")
 
 
@@ -30,7 +34,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def change(operator: Operator, *, parallelism: int, image: str | None = None) -> None:
     """Write the inventory anew, with another setting of BuildKit that makes no difference here."""
-    operator.inventory(HOSTS)
+    operator.inventory(sorted(operator.touched))
     inventory = json.loads((operator.home / "inventory.yaml").read_text())
     inventory["buildkit"]["config"]["worker"] = {"oci": {"max-parallelism": parallelism}}
     inventory["buildkit"]["image"] = image or inventory["buildkit"]["image"]
@@ -41,7 +45,7 @@ def ask(operator: Operator, command: str) -> dict[str, str]:
     """What each host's shell says; DAEMON stands for the name of this fleet's daemon there."""
     return {
         name: operator.lab.hosts[name].ssh(command.replace("DAEMON", f"fleet.{operator.name}.{name}")).strip()
-        for name in HOSTS
+        for name in sorted(operator.touched)
     }
 
 
@@ -59,23 +63,17 @@ def caches(operator: Operator) -> dict[str, str]:
     return ask(operator, "docker volume inspect -f '{{.CreatedAt}}' DAEMON")
 
 
-STOCK = ("docker", "buildx", "build", "--builder", "rolling")
-OURS = ("fleet", "build")
-
-EVERY_KIND = tuple((command, platform) for platform in ("linux/amd64", "linux/arm64") for command in (STOCK, OURS))
-
-UNDER_WAY = ((STOCK, "linux/amd64"), (OURS, "linux/amd64"), (OURS, "linux/arm64"))
-"""Plain buildx gives up on a node after 20 s, and an emulated one may take longer to start: where no other node can
-take over, it is `fleet build` that waits."""
+def kind(person: Operator, command: str, platform: str) -> Kind:
+    """A build of theirs by plain `docker`, or by `fleet`."""
+    typed = ("docker", "buildx", "build", "--builder", person.name) if command == "docker" else ("fleet", "build")
+    # An emulated node is as busy with one build as others are with several.
+    pause = EMULATED_PAUSE if "arm" in platform else PAUSE
+    return Kind(f"{person.home.name}: {command} {platform}", (*typed, "--platform", platform), person.env, pause)
 
 
-def kind(operator: Operator, command: Sequence[str], platform: str) -> Kind:
-    return Kind(f"{command[0]} {platform}", (*command, "--platform", platform), operator.env)
-
-
-def every_kind_builds(operator: Operator, context: Path) -> None:
-    for command, platform in EVERY_KIND:
-        made = build(context, operator.lab.env()["LAB_BASE_IMAGE"], kind(operator, command, platform))
+def builds_go_on(operator: Operator, context: Path) -> None:
+    for command in ("docker", "fleet"):
+        made = build(context, operator.lab.env()["LAB_BASE_IMAGE"], kind(operator, command, "linux/amd64"))
         assert made.code == 0, made
 
 
@@ -95,26 +93,6 @@ def is_settled(operator: Operator) -> None:
     all_are_ready(operator)
 
 
-@pytest.mark.timeout(900)
-def test_a_change_replaces_node_by_node_and_no_build_fails(operator: Operator, context: Path) -> None:
-    before, kept = containers(operator), caches(operator)
-    lanes = [[kind(operator, *which)] for which in UNDER_WAY]
-    runs = []
-    with Loops(context, operator.lab.env()["LAB_BASE_IMAGE"], lanes) as loops:
-        eventually(lambda: all(loops.counts.values()) or None, seconds=120)
-        for image in (None, operator.lab.env()["LAB_UPGRADE_IMAGE"]):
-            change(operator, parallelism=11, image=image)
-            runs.append(operator.fleet("up", "-v", expect=None))
-        eventually(lambda: len(loops.done) >= 100 or None, seconds=300)
-    print(f"{len(loops.done)} builds, {len(loops.failed)} failed", loops.counts)  # noqa: T201 - the figure to quote
-    evidence = "\n\n".join([*map(str, loops.failed), *(run.stderr for run in runs)])
-    assert ([run.returncode for run in runs], loops.failed) == ([0, 0], []), evidence
-    after = containers(operator)
-    assert not {text.split()[1] for text in before.values()} & {text.split()[1] for text in after.values()}
-    assert caches(operator) == kept
-    is_settled(operator)
-
-
 def test_a_broken_change_stops_at_the_canary_and_puts_it_back(operator: Operator, context: Path) -> None:
     before, kept = containers(operator), caches(operator)
     good = (operator.home / "inventory.yaml").read_text()
@@ -125,7 +103,6 @@ def test_a_broken_change_stops_at_the_canary_and_puts_it_back(operator: Operator
         assert {name: node["result"] for name, node in nodes.items()} == {
             "amd-1": "failed",
             "amd-2": "blocked",
-            "arm-1": "blocked",
         }
         assert "the former daemon is back" in json.dumps(nodes["amd-1"])
         assert "not begun, as amd-1 failed" in json.dumps(nodes["amd-2"])
@@ -133,7 +110,7 @@ def test_a_broken_change_stops_at_the_canary_and_puts_it_back(operator: Operator
         all_are_ready(operator)
         said = operator.json("plan", "--exit-code", expect=4)
         assert all(node["why"] for node in said["nodes"])
-        every_kind_builds(operator, context)
+        builds_go_on(operator, context)
     finally:
         (operator.home / "inventory.yaml").write_text(good)
     is_settled(operator)
@@ -178,10 +155,9 @@ def test_an_interrupt_in_the_middle_leaves_every_host_as_one_can_be_left(operato
     assert {name: text == before[name] for name, text in after.items()} == {
         "amd-1": False,
         "amd-2": True,
-        "arm-1": True,
     }
     all_are_ready(operator)
-    every_kind_builds(operator, context)
+    builds_go_on(operator, context)
     operator.fleet("up")
     assert caches(operator) == kept
     is_settled(operator)

@@ -1,4 +1,7 @@
-"""Certificates exchanged on real hosts while builds run, killed and resumed, withdrawn, brought and sealed."""
+"""Certificates exchanged on real hosts: killed and resumed, withdrawn, brought and sealed.
+
+While builds of every platform run: test_while_building.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,14 @@ from fleet.adapters.buildkit import BuildkitProber
 from fleet.errors import UsageError
 from fleet.inventory.parse import load
 from fleet.model.facts import ApiFacts, Stage
-from tests.e2e.conftest import HOSTS, Operator
+from tests.e2e.conftest import Operator
 from tests.lab import Lab
-from tests.support.building import Kind, Loops, build, in_folder
+from tests.support.building import Kind, build, in_folder
 from tests.support.lab import eventually
 
 PORT = 1242
 
-AMD = HOSTS[:2]
+AMD = ("amd-1", "amd-2")
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +38,13 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def _deployed(operator: Operator) -> None:
-    operator.inventory(HOSTS)
+    operator.inventory(AMD)
     operator.fleet("up")
 
 
-@pytest.fixture(scope="module")
-def member(operator: Operator, tmp_path_factory: pytest.TempPathFactory) -> Operator:
-    """Somebody who has joined, as ci."""
+@pytest.fixture(scope="module", autouse=True)
+def member(operator: Operator, _deployed: None, tmp_path_factory: pytest.TempPathFactory) -> Operator:
+    """Somebody who has joined, as ci, before all exchanges."""
     return joined(operator, "ci", tmp_path_factory.mktemp("ci"))
 
 
@@ -113,47 +116,6 @@ def is_settled(operator: Operator, hosts: tuple[str, ...]) -> str:
     return trusted
 
 
-# ------------------------------------------------------------------------------------------ while builds run
-
-
-def test_no_build_fails_while_nodes_and_ca_are_rotated(
-    lab: Lab, operator: Operator, member: Operator, context: Path
-) -> None:
-    def kinds(who: str, person: Operator, platform: str) -> list[Kind]:
-        stock = ("docker", "buildx", "build", "--builder", operator.name)
-        return [
-            Kind(f"{who}: {command[0]} {platform}", (*command, "--platform", platform), person.env)
-            for command in (stock, ("fleet", "build"))
-        ]
-
-    before, old = trusted_by(operator), operator.home / "old.pem"
-    old.write_bytes((operator.vault / "client.pem").read_bytes())
-    people = {"operator": operator, "ci": member}
-    lanes = [
-        [kind for who, person in people.items() for kind in kinds(who, person, platform)]
-        for platform in ("linux/amd64", "linux/arm64")
-    ]
-    # Another one, so that two connect to a node of amd64 at the same time.
-    lanes.append(kinds("ci", member, "linux/amd64")[:1])
-    told = []
-    with Loops(context, lab.env()["LAB_BASE_IMAGE"], lanes) as loops:
-        eventually(lambda: all(loops.counts.values()) or None, seconds=180)
-        for command, code in (("nodes", 0), ("ca", 3)):
-            told.append(operator.fleet("certs", "rotate", command, "-v", expect=code))
-        assert "waits for ci" in told[-1].stdout
-        join(member, handed_out(operator, "ci"))
-        told.append(operator.fleet("certs", "rotate", "ca", "-v"))
-        done = len(loops.done)
-        eventually(lambda: len(loops.done) >= max(50, done + len(lanes)) or None, seconds=240)
-    print(f"{len(loops.done)} builds, {len(loops.failed)} failed", loops.counts)  # noqa: T201 - the figure to quote
-    log = "\n".join(run.stderr for run in told)
-    assert not loops.failed, "\n\n".join(map(str, loops.failed)) + f"\n{log}"
-    assert min(loops.counts.values()) > 1
-    assert is_settled(operator, HOSTS) != before
-    assert not handed_out(operator, "ci").exists()
-    assert refused(operator, old, operator.vault / "ca.pem", HOSTS) == list(HOSTS)
-
-
 # ------------------------------------------------------------------------------------------- killed and resumed
 
 
@@ -183,15 +145,6 @@ MOMENTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def without_arm(operator: Operator) -> None:
-    """What is slow there, and no different."""
-    operator.fleet("down", "--host", "arm-1", "--volumes", "--yes")
-    operator.inventory(AMD)
-    operator.fleet("up")
-
-
-@pytest.mark.usefixtures("without_arm")
 @pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: moment.name)
 def test_an_exchange_that_is_killed_is_resumed(operator: Operator, context: Path, moment: Moment) -> None:
     before = trusted_by(operator)
@@ -212,7 +165,6 @@ def test_an_exchange_that_is_killed_is_resumed(operator: Operator, context: Path
     )
 
 
-@pytest.mark.usefixtures("without_arm")
 def test_an_exchange_that_is_interrupted_says_how_to_go_on(operator: Operator) -> None:
     before = trusted_by(operator)
     said = killed_at(operator, Moment("in the middle", lines=("amd-1: create",)), signal.SIGINT)
@@ -244,7 +196,6 @@ def stock(person: Operator) -> Kind:
 # ------------------------------------------------------------------------------------------------- withdrawn
 
 
-@pytest.mark.usefixtures("without_arm")
 def test_whoever_is_revoked_is_refused_by_every_node(
     operator: Operator, member: Operator, context: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -276,7 +227,6 @@ def test_whoever_is_revoked_is_refused_by_every_node(
 # ------------------------------------------------------------------------------------------------- sealed
 
 
-@pytest.mark.usefixtures("without_arm")
 def test_only_what_signs_needs_the_passphrase(operator: Operator, context: Path) -> None:
     knows = replace(operator, environment={"FLEET_CA_PASSPHRASE": "correct horse"})
     wrong = replace(operator, environment={"FLEET_CA_PASSPHRASE": "battery staple"})

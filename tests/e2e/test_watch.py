@@ -84,24 +84,15 @@ def moved(change: Any) -> set[tuple[str, str]]:
     return {(move["from"], move["to"]) for move in change["moves"]}
 
 
-def inventory(operator: Operator, *, gateway: bool = False) -> None:
-    operator.inventory(AMD)
-    path = operator.home / "inventory.yaml"
-    content = json.loads(path.read_text())
-    if gateway:
-        content["gateway"] = {"hosts": ["amd-1"], "image": operator.lab.env()["LAB_GATEWAY_IMAGE"], "ports": PORTS}
-    path.write_text(json.dumps(content))
-
-
 @pytest.fixture(scope="module")
-def before(lab: Lab) -> dict[str, str]:
+def before(lab: Lab, operator: Operator) -> dict[str, str]:
     """What stands on the hosts before."""
+    operator.inventory(AMD)
     return objects(lab, AMD)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _up(operator: Operator, before: dict[str, str]) -> None:  # noqa: ARG001 - looked at first
-    inventory(operator)
     operator.json("up")
 
 
@@ -192,7 +183,7 @@ def test_without_a_gateway_until_it_is_back(operator: Operator, context: Path) -
     with Watching(operator) as watching:
         watching.quiet(5)
         # It is told of the gateway by the inventory, and of the builder by what is registered there.
-        inventory(operator, gateway=True)
+        operator.add_gateway(PORTS)
         operator.json("up")
         under_way.start()
         watching.quiet(10)
@@ -216,6 +207,7 @@ def test_there_is_one_for_a_fleet(operator: Operator) -> None:
     with Watching(operator):
         refused = operator.fleet("watch", expect=1)
         assert f"another fleet watch follows {operator.name}: fleet watch --json (process " in refused.stderr
+        assert "ctrl-C" not in refused.stderr
 
 
 def test_down_leaves_nothing(lab: Lab, operator: Operator, before: dict[str, str]) -> None:

@@ -20,7 +20,7 @@ def main() -> int:
     try:
         match arguments.command:
             case "up":
-                lab.up(arguments.hosts)
+                lab.up([host.name for host in HOSTS] if arguments.all else arguments.hosts)
                 say(f"lab: up, {time.monotonic() - began:.1f} s (source {lab.checkout}/.lab/env)")
             case "down":
                 lab.down(purge=arguments.purge)
@@ -50,6 +50,7 @@ def _parse() -> argparse.Namespace:
     names = [host.name for host in HOSTS]
     up = commands.add_parser("up", help="bring the lab up, or mend it")
     up.add_argument("hosts", nargs="*", metavar="HOST", help=f"only these: {', '.join(names)}")
+    up.add_argument("--all", action="store_true", help="every host, as the end-to-end tests need them")
     down = commands.add_parser("down", help="end it; nothing stays but caches and the registries' content")
     down.add_argument("--purge", action="store_true", help="what registries, fleet and buildx keep goes too")
     commands.add_parser("status", help="one line a host and service; exit 0 when all are healthy")

@@ -23,6 +23,7 @@ from tests.lab.settings import (
     BUILDKIT_IMAGE,
     GATEWAY_IMAGE,
     HOSTS,
+    LANES,
     REGISTRY,
     TLS_REGISTRY,
     UPGRADE_IMAGE,
@@ -72,17 +73,20 @@ class Lab:
 
     home: Home
     checkout: Path
+    lane: int = 0
+    """Which of LANES goes by the names of the first one: tests that run side by side say the same of other hosts."""
 
     @classmethod
-    def current(cls) -> Self:
+    def current(cls, lane: int = 0) -> Self:
         """The machine's lab, as seen from this checkout."""
-        return cls(Home.default(), Path(__file__).resolve().parents[2])
+        return cls(Home.default(), Path(__file__).resolve().parents[2], lane)
 
     @property
     def hosts(self) -> dict[str, LabHost]:
         """Every host there can be, by name; those beyond the standard ones exist once named in `up`."""
         kinds: dict[Arch, type[LabHost]] = {"amd64": NamespaceHost, "arm64": VirtualMachine}
-        return {host.name: kinds[host.arch](host, self.home) for host in HOSTS}
+        hosts = {host.name: kinds[host.arch](host, self.home) for host in HOSTS}
+        return hosts | {name: hosts[own] for name, own in zip(LANES[0], LANES[self.lane], strict=True)}
 
     def up(self, names: Sequence[str] = ()) -> None:
         """Bring up these hosts (else the standard ones) and the registries; mend what is broken, leave the rest."""

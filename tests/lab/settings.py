@@ -50,7 +50,12 @@ HOSTS = (
     Host("arm-1", "172.30.0.13", "arm64"),
     Host("amd-3", "172.30.0.14", "amd64", standard=False),
     Host("amd-4", "172.30.0.15", "amd64", standard=False),
+    Host("amd-5", "172.30.0.16", "amd64", standard=False),
+    Host("amd-6", "172.30.0.17", "amd64", standard=False),
 )
+
+LANES = (("amd-1", "amd-2"), ("amd-3", "amd-4"), ("amd-5", "amd-6"))
+"""The amd64 hosts that tests have which run side by side."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 PAUSE = 2.0
-"""Seconds between two builds of a lane."""
+"""Seconds between two builds of a lane: on a small machine builds without a pause would be all that it does."""
 
 DOCKERFILE = "ARG BASE\nFROM $BASE\nARG SALT\nRUN echo $SALT > /salt\n"
 
@@ -28,6 +28,8 @@ class Kind:
     name: str
     command: Sequence[str]
     env: Mapping[str, str]
+    pause: float = PAUSE
+    """Seconds to wait after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +89,7 @@ class Loops:
             if self._over.is_set():
                 return
             self.done.append(build(self.context, self.base, kind))
-            # On a small machine builds without a pause would be all that it does.
-            self._over.wait(PAUSE)
+            self._over.wait(kind.pause)
 
 
 _NUMBERS = itertools.count()

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import pytest
 
-from fleet.model.spec import HostSpec, SshSpec
+from fleet.model.facts import Image
+from fleet.model.spec import HostSpec, SshSpec, pull_mark
 from tests.lab import Lab
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from fleet.ports import Engine
 
 T = TypeVar("T")
 
@@ -26,11 +29,16 @@ def unavailable(reason: str) -> NoReturn:
     pytest.skip(message)
 
 
+def worker() -> int:
+    """The number of this process among those that run tests side by side."""
+    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+
+
 def running_lab(*hosts: str) -> Lab:
-    """The lab with these hosts and its registry in working order."""
-    lab = Lab.current()
-    needed = {"network", "registry", *hosts}
-    wrong = [row.name for row in lab.status() if row.name in needed and not row.healthy]
+    """The lab with these hosts and its registry in working order; amd-1 and amd-2 are this process's own."""
+    lab = Lab.current(worker())
+    needed = {"network", "registry", *(lab.hosts[name].host.name for name in hosts)}
+    wrong = sorted(needed - {row.name for row in lab.status() if row.healthy})
     if wrong:
         unavailable(f"{', '.join(wrong)} not healthy")
     return lab
@@ -50,6 +58,13 @@ def docker_socket(lab: Lab, name: str) -> Path:
     return Path(f"/proc/{pid}/root/run/docker.sock")
 
 
+def have_image(engine: Engine, fleet: str, image: str) -> None:
+    """Have the Engine pull it if it is not there."""
+    mark = pull_mark(fleet, image)
+    if engine.image(image, mark) is Image.ABSENT:
+        engine.pull(image, mark, lambda _: None)
+
+
 def eventually(look: Callable[[], T | None], *, seconds: float = 60) -> T:
     """What `look` finds, as soon as it does."""
     deadline = time.monotonic() + seconds
@@ -57,4 +72,4 @@ def eventually(look: Callable[[], T | None], *, seconds: float = 60) -> T:
         if (found := look()) is not None:
             return found
         assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.1)
+        time.sleep(0.25)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -145,7 +146,8 @@ class Hand:
         await self.press(*("space" if letter == " " else letter for letter in text))
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        for _ in range(500):
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
             if holds():
                 return
             await self.pilot.pause(0.01)

@@ -1,4 +1,7 @@
-"""The main story on real hosts, told in order: plan, up, build, break, heal, down. Each test goes on from the last."""
+"""The main story on real hosts, told in order: check, plan, up, build, break, heal, down.
+
+Each test goes on from the last.
+"""
 
 from __future__ import annotations
 
@@ -44,6 +47,23 @@ def context(operator: Operator) -> Path:
     folder.mkdir()
     (folder / "Dockerfile").write_text(DOCKERFILE)
     return folder
+
+
+def test_check_finds_the_hosts_fit_and_changes_nothing(lab: Lab, operator: Operator, before: dict[str, str]) -> None:
+    checked = operator.json("check")
+    assert {entry["name"]: entry["fitness"] for entry in checked["nodes"]} == dict.fromkeys(HOSTS, "ready")
+    wrong = [
+        (entry["name"], finding)
+        for entry in checked["nodes"]
+        for finding in entry["findings"]
+        # What runs elsewhere on the lab may fill a disk, or move a clock.
+        if finding["state"] != "ok" and finding["topic"] not in {"disk", "clock"}
+    ]
+    assert wrong == []
+    assert {finding["state"] for finding in checked["this_machine"]} == {"ok"}
+    assert objects(lab, HOSTS) == before
+    assert not operator.vault.exists()
+    assert not (operator.home / "buildx").exists()
 
 
 def test_plan_says_what_it_would_do_and_changes_nothing(lab: Lab, operator: Operator, before: dict[str, str]) -> None:
@@ -258,6 +278,21 @@ def test_with_an_owner_dead_the_next_native_node_builds(lab: Lab, operator: Oper
         )
     finally:
         operator.json("up")
+
+
+def test_a_host_that_is_now_one_of_another_architecture_is_not_taken_for_the_one_that_was_pinned(
+    lab: Lab, operator: Operator
+) -> None:
+    path = operator.home / "inventory.yaml"
+    operator.inventory(HOSTS[:2])
+    inventory = json.loads(path.read_text())
+    inventory["hosts"]["amd-2"] |= {"address": lab.hosts["arm-1"].host.address, "platforms": ["linux/amd64"]}
+    path.write_text(json.dumps(inventory))
+    [node] = operator.json("plan", "--host", "amd-2", expect=1)["nodes"]
+    operator.inventory(HOSTS)
+    assert node["actions"] == []
+    assert "linux/amd64 of it, but uname -m says aarch64" in node["blocked"]["reason"]
+    assert node["blocked"]["remedy"] == "correct the host's platforms, or its address"
 
 
 def test_down_leaves_the_hosts_as_they_were_found(lab: Lab, operator: Operator, before: dict[str, str]) -> None:
