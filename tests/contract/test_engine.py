@@ -458,14 +458,15 @@ def test_files_are_read_only_of_what_keeps_its_keys_elsewhere(
 ) -> None:
     name, host = ground.wanted.name, lab.hosts["amd-1"]
     if label is None:
-        ground.create()
+        made = ground.create()
     else:
         marked = label.replace("FLEET", ground.wanted.fleet)
-        host.ssh(f"docker create --name {name} {marked} {ground.wanted.image}")
+        made = host.ssh(f"docker create --name {name} {marked} {ground.wanted.image}").strip()
     try:
         since = host.ssh("date +%s").strip()
         ground.engine.survey(ground.wanted.fleet, {name: buildkitd.DIRECTORY})
-        filters = f"--filter container={name} --filter event=archive-path"
+        # Not by name: it was another one's within this very second.
+        filters = f"--filter container={made} --filter event=archive-path"
         told = host.ssh(f"docker events --since {since} --until $(($(date +%s) + 1)) {filters}")
     finally:
         host.ssh(f"docker rm -f {name}")
