@@ -95,6 +95,8 @@ def main() -> None:
     lab, programs = Lab.current(), installed()
     rows: dict[str, Row] = {}
     with with_python(lab, options.hosts), tempfile.TemporaryDirectory() as folder:
+        for name in options.hosts:
+            lab.hosts[name].ssh(f"docker pull --quiet {lab.env()['LAB_BUILDKIT_IMAGE']}")
         shutil.copytree(PEERS, Path(folder) / "peers")
         near = Ground(lab, Path(folder), {name: Way(name, lab.hosts[name].host.address) for name in options.hosts})
         rows[f"{len(near.ways)} hosts"] = _measured(near, programs, options.rounds)
