@@ -215,10 +215,11 @@ def down(
             output.ask("Remove all this?", "fleet down")
         with progress(verbose=verbose) as show:
             applier = Applier(spec, world, connections, show.event, "down")
-            if not yes:
+            if not decided.empty and not yes:
                 applier.hold(only=only)
-                if planned() != decided:
-                    raise Busy("somebody has changed the fleet meanwhile", "look at it, and run it again")
+                agreed, decided = decided, planned()
+                if _exceeds(decided, agreed):
+                    raise Busy("somebody has changed the fleet meanwhile: nothing was removed", "fleet down again")
             report = applier.down(decided)
         if report.exit_code == 0 and not only:
             shutil.rmtree(vault_of(spec).directory / OWN_BUILDERS, ignore_errors=True)
@@ -227,6 +228,13 @@ def down(
     else:
         output.show_report(report)
     return report.exit_code
+
+
+def _exceeds(decided: Plan, agreed: Plan) -> bool:
+    """Whether something else would be done than was agreed to; that less can be done is told by the report."""
+    return decided.builder != agreed.builder or any(
+        lane.actions and lane.actions != agreed.lanes[name].actions for name, lane in decided.lanes.items()
+    )
 
 
 def schema() -> int:

@@ -12,10 +12,9 @@ from certs.authority import create_authority
 from fleet.adapters.ssh import connect
 from fleet.containers.proxy import DIRECTORY, ProxySpec, proxy_spec
 from fleet.errors import EngineError
-from fleet.model.facts import Image
 from fleet.model.spec import FleetSpec, GatewaySpec, pull_mark
 from tests.support.fakes import FakeEngine, Machine
-from tests.support.lab import eventually, host_spec
+from tests.support.lab import eventually, have_image, host_spec
 from tests.support.values import fleet, host, vault
 
 if TYPE_CHECKING:
@@ -65,8 +64,7 @@ def ground(request: pytest.FixtureRequest, fleet_name: str, port: int, trust: by
     on = host_spec(lab, "amd-1", port=port)
     connection = connect(on)
     engine, image = connection.engine(), lab.env()["LAB_GATEWAY_IMAGE"]
-    if engine.image(image, pull_mark(fleet_name, image)) is Image.ABSENT:
-        engine.pull(image, pull_mark(fleet_name, image), lambda _: None)
+    have_image(engine, fleet_name, image)
     ready = Site(engine, wanted(fleet_name, on, image, port + PORTS_FROM), trust)
     yield ready
     for left in engine.survey(fleet_name).proxies:

@@ -15,6 +15,7 @@ import pytest
 
 from fleet.parallel import gather
 from tests.lab import Lab
+from tests.support.building import in_folder
 from tests.support.lab import running_lab
 
 HOSTS = ("amd-1", "amd-2", "arm-1")
@@ -176,6 +177,12 @@ def _clear_away(operator: Operator, host: str) -> None:
         f"xargs -r docker volume rm; docker image ls '{mine}' --format '{{{{.Repository}}}}:{{{{.Tag}}}}' | "
         f"xargs -r docker rmi; rm -f ~build/.local/state/fleet/{operator.name}.jsonl"
     )
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a module's builds are made from, unless it has its own."""
+    return in_folder(tmp_path_factory.mktemp("building") / "context")
 
 
 def objects(lab: Lab, hosts: Sequence[str]) -> dict[str, str]:

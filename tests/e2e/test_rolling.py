@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Operator
-from tests.support.building import PAUSE, Kind, build, in_folder
+from tests.support.building import PAUSE, Kind, build
 from tests.support.lab import eventually
 
 PORT = 1257
@@ -25,11 +25,6 @@ EMULATED_PAUSE = 2 * PAUSE
 def deployed(operator: Operator) -> None:
     operator.inventory(AMD)
     operator.fleet("up")
-
-
-@pytest.fixture(scope="module")
-def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return in_folder(tmp_path_factory.mktemp("builds") / "context")
 
 
 def change(operator: Operator, *, parallelism: int, image: str | None = None) -> None:

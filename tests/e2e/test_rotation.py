@@ -23,17 +23,12 @@ from fleet.inventory.parse import load
 from fleet.model.facts import ApiFacts, Stage
 from tests.e2e.conftest import Operator
 from tests.lab import Lab
-from tests.support.building import Kind, build, in_folder
+from tests.support.building import Kind, build
 from tests.support.lab import eventually
 
 PORT = 1242
 
 AMD = ("amd-1", "amd-2")
-
-
-@pytest.fixture(scope="module")
-def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return in_folder(tmp_path_factory.mktemp("building") / "context")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -10,7 +10,7 @@ from tests.e2e.conftest import HOSTS, Operator
 from tests.e2e.test_rolling import caches, change, containers, is_settled, kind
 from tests.e2e.test_rotation import handed_out, join, joined, refused, trusted_by
 from tests.e2e.test_rotation import is_settled as one_ca_is_trusted
-from tests.support.building import Loops, build, in_folder
+from tests.support.building import Loops, build
 from tests.support.lab import eventually
 
 if TYPE_CHECKING:
@@ -25,11 +25,6 @@ PORT = 1245
 def _deployed(operator: Operator) -> None:
     operator.inventory(HOSTS)
     operator.fleet("up")
-
-
-@pytest.fixture(scope="module")
-def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return in_folder(tmp_path_factory.mktemp("builds") / "context")
 
 
 UNDER_WAY = (*2 * (("docker", "linux/amd64"), ("fleet", "linux/amd64")), ("fleet", "linux/arm64"))
