@@ -6,8 +6,6 @@ import io
 import json
 import struct
 import tarfile
-import threading
-from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from http import HTTPStatus
@@ -63,12 +61,10 @@ _REFUSALS = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
 
 
 class DockerEngine:
-    """One Docker Engine; the connection is opened by the first request and kept."""
+    """One Docker Engine; connections are opened by the first requests and kept."""
 
     def __init__(self, open_stream: Callable[[], Stream]) -> None:
-        self._open_stream = open_stream
-        self._guard = threading.Lock()
-        self._opened: Future[Client] | None = None
+        self._client = Client(open_stream)
 
     def version(self) -> str:
         """The Engine's own version, such as 26.1.5."""
@@ -81,11 +77,10 @@ class DockerEngine:
         `closely`: containers to be looked into, and the directory of each that has its files.
         """
         with _translated():
-            client = self._client
             # By name and beside the list: a distant host counts round trips.
             asked: dict[str, Callable[[], Any]] = {
-                "containers": partial(client.containers, all=True),
-                "volumes": client.volumes,
+                "containers": partial(self._client.containers, all=True),
+                "volumes": self._client.volumes,
                 "looked": lambda: [self._look(fleet, *one) for one in closely.items()],
             }
             found = gather(asked)
@@ -423,22 +418,6 @@ class DockerEngine:
         except APIError as error:
             if error.status_code not in {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}:
                 raise
-
-    @property
-    def _client(self) -> Client:
-        """Opened by whoever is first; those who come meanwhile get what comes of it, those after an error try again."""
-        with self._guard:
-            if opens := self._opened is None:
-                self._opened = Future()
-            opened = self._opened
-        if opens:
-            try:
-                with _translated():
-                    opened.set_result(Client(self._open_stream))
-            except BaseException as error:
-                self._opened = None
-                opened.set_exception(error)
-        return opened.result()
 
 
 def _read_log(answer: requests.Response) -> Iterator[Line]:

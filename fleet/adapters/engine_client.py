@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import queue
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
 import docker
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     import requests
 
+API_VERSION = "1.44"
+"""Docker 25 and all since speak it (their newest need it at least): nobody has to be asked before the first request."""
 REQUEST_TIMEOUT = 60
 """Seconds for one request: an emulated or busy host takes many seconds to create a container."""
 LOAD_TIMEOUT = 600
@@ -34,19 +37,42 @@ class Stream(Protocol):
 
 
 class Client(docker.APIClient):
-    """The SDK's client, speaking through our stream and in the newest API version that the Engine offers."""
+    """The SDK's client, speaking through our stream, in the newest API version of an Engine that refuses ours."""
 
     def __init__(self, open_stream: Callable[[], Stream]) -> None:
-        super().__init__(base_url="http://localhost:1", version="1.24", timeout=REQUEST_TIMEOUT)
+        super().__init__(base_url="http://localhost:1", version=API_VERSION, timeout=REQUEST_TIMEOUT)
         self.base_url = "http+docker://host"
         self.trust_env = False
         self.mount(self.base_url, _Adapter(open_stream))
-        # Asking for its version makes an Engine start runc and others to learn theirs; a ping costs nothing.
-        answer = self.get(f"{self.base_url}/_ping")
-        answer.raise_for_status()
-        self._version: str = answer.headers["Api-Version"]
+        self._engine_version = ""
+
+    @property
+    def engine_version(self) -> str:
+        """The Engine's own version, as it adds it to whatever it answers."""
+        if not self._engine_version:
+            # Asking for its version makes an Engine start runc and others to learn theirs; a ping costs nothing.
+            self.get(f"{self.base_url}/_ping").raise_for_status()
+        return self._engine_version
+
+    def send(self, request: requests.PreparedRequest, **settings: Any) -> requests.Response:
+        """Send a request, once more when it was refused for the version it was made in."""
+        answer = super().send(request, **settings)
         # Docker/26.1.5 (linux)
-        self.engine_version = answer.headers.get("Server", "").partition("/")[2].partition(" ")[0]
+        self._engine_version = answer.headers.get("Server", "").partition("/")[2].partition(" ")[0]
+        asked, newest = f"/v{API_VERSION}/", answer.headers.get("Api-Version", API_VERSION)
+        if (
+            answer.status_code == HTTPStatus.BAD_REQUEST
+            and newest != API_VERSION
+            and asked in (request.url or "")
+            # Of a stream nothing is left to be sent again.
+            and isinstance(request.body, str | bytes | None)
+            and b"API version" in answer.content
+        ):
+            self._version = newest
+            again = request.copy()
+            again.url = str(again.url).replace(asked, f"/v{newest}/", 1)
+            return super().send(again, **settings)
+        return answer
 
     def open_log(self, container: str, parameters: Mapping[str, str | float]) -> requests.Response:
         """The container's log as it is sent; the SDK's own stream looks for a real socket beneath it."""

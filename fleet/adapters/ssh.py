@@ -10,6 +10,7 @@ import shlex
 import socket
 import threading
 import time
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -76,6 +77,8 @@ class SshHost:
     def __init__(self, host: HostSpec, clients: list[paramiko.SSHClient]) -> None:
         self._host = host
         self._clients = clients
+        self._guard = threading.Lock()
+        self._proof: Future[None] | None = None
 
     def run(self, argv: Sequence[str], *, timeout: float = 30.0) -> Completed:
         """Run a command to its end; `timeout` in seconds bounds each wait for output."""
@@ -147,7 +150,22 @@ class SshHost:
         return _Stream(channel)
 
     def _prove(self, docker: Sequence[str]) -> None:
-        """The relay says nothing when it fails: ask something that does."""
+        """The relay says nothing when it fails: ask something that does, once for all who need one at this moment."""
+        with self._guard:
+            if begins := self._proof is None:
+                self._proof = Future()
+            proof = self._proof
+        if begins:
+            try:
+                self._ask_relay(docker)
+                proof.set_result(None)
+            except BaseException as error:
+                proof.set_exception(error)
+            finally:
+                self._proof = None
+        proof.result()
+
+    def _ask_relay(self, docker: Sequence[str]) -> None:
         done = self.run((*docker, "version", "--format", "{{.Server.Version}}"))
         if done.status != 0:
             said = (done.stderr.strip().splitlines() or ["no output"])[-1]
@@ -341,6 +359,9 @@ def _log_in(login: Login, *, via: paramiko.SSHClient | None, dialling: Dialling 
         raise _why(error, login, keys) from error
     if transport := client.get_transport():
         transport.set_keepalive(KEEPALIVE)
+        if isinstance(transport.sock, socket.socket):
+            # Several channels are opened at once: else each waits until the one before has been acknowledged.
+            transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return client
 
 

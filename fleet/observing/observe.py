@@ -295,8 +295,6 @@ def _ask_engine(
     def state(image: str) -> Image:
         return engine.image(image, pull_mark(spec.name, image))
 
-    # The first request opens what the others share; a distant host counts round trips.
-    version = engine.version()
     gateway = spec.gateway.image if spec.gateway and host.name in spec.gateway.hosts else None
     wanted = dict.fromkeys(filter(None, (spec.buildkit.image, gateway)))
     images = Gathering({image: partial(state, image) for image in wanted})
@@ -306,7 +304,7 @@ def _ask_engine(
     survey = engine.survey(spec.name, looked_into if closely else {})
     took = _since(begun)
     found = images.results()
-    return version, took, survey, found[spec.buildkit.image], found[gateway] if gateway else Image.ABSENT
+    return engine.version(), took, survey, found[spec.buildkit.image], found[gateway] if gateway else Image.ABSENT
 
 
 @dataclass(frozen=True, slots=True)

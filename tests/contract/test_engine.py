@@ -16,7 +16,7 @@ import pytest
 
 from certs.authority import create_authority, issue_node
 from certs.certificate import Certificate, describe
-from fleet.adapters import local
+from fleet.adapters import engine_client, local
 from fleet.adapters.engine import DockerEngine
 from fleet.adapters.local import LocalHost
 from fleet.adapters.ssh import connect
@@ -771,6 +771,17 @@ def test_a_real_engine_that_hangs_up_is_an_error(use: str, stream: Callable[[], 
     with pytest.raises(EngineError, match="does not answer") as caught:
         calls[use]()
     assert caught.value.remedy
+
+
+def test_an_engine_that_does_not_speak_our_version_is_asked_in_its_own(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_client, "API_VERSION", "1.99")
+    host = connect(host_spec(lab, "amd-1", port=1))
+    engine = host.engine()
+    assert engine.survey("contract").volumes == ()
+    assert engine._client.api_version not in {"1.99", "1.44"}
+    host.close()
 
 
 def test_an_engine_over_a_lost_connection_is_an_error(lab: Lab) -> None:
