@@ -25,7 +25,7 @@ check: $(VENV)/.synced ## lint, types and the direction of dependencies
 unit: $(VENV)/.synced ## tests that need no lab
 	$(RUN)pytest tests/unit tests/tui -n 3 -q
 
-# In three processes, each with hosts of its own (docs/lab.md), but for what cannot have anything beside it.
+# In four processes, each with hosts of its own (docs/lab.md), but for what cannot have anything beside it.
 E2E := $(RUN)pytest tests/contract tests/e2e -q
 
 e2e: e2e-alone e2e-together ## tests on real sshd, Docker, buildkitd and buildx, amd64 and arm64
@@ -34,7 +34,7 @@ e2e-alone: lab-all
 	. .lab/env && $(E2E) -m alone
 
 e2e-together: lab-all
-	. .lab/env && $(E2E) -m 'not alone' -n 3 --dist loadscope --no-loadscope-reorder --max-worker-restart 0
+	. .lab/env && $(E2E) -m 'not alone' -n 4 --dist loadscope --no-loadscope-reorder --max-worker-restart 0
 
 lab: $(VENV)/.synced ## two amd64 hosts, an arm64 host and registries on this machine
 	$(RUN)python -m tests.lab up

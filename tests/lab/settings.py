@@ -52,9 +52,11 @@ HOSTS = (
     Host("amd-4", "172.30.0.15", "amd64", standard=False),
     Host("amd-5", "172.30.0.16", "amd64", standard=False),
     Host("amd-6", "172.30.0.17", "amd64", standard=False),
+    Host("amd-7", "172.30.0.18", "amd64", standard=False),
+    Host("amd-8", "172.30.0.19", "amd64", standard=False),
 )
 
-LANES = (("amd-1", "amd-2"), ("amd-3", "amd-4"), ("amd-5", "amd-6"))
+LANES = (("amd-1", "amd-2"), ("amd-3", "amd-4"), ("amd-5", "amd-6"), ("amd-7", "amd-8"))
 """The amd64 hosts that tests have which run side by side."""
 
 
