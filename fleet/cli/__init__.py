@@ -6,6 +6,7 @@ import io
 import os
 import sys
 import time
+from contextlib import suppress
 
 from fleet.errors import FleetError
 
@@ -13,42 +14,48 @@ INTERRUPTED = 130
 
 
 def main() -> None:
-    """The `fleet` command; every FleetError becomes its message, its remedy and its exit code."""
+    """The `fleet` command."""
+    code = run()
+    with suppress(OSError):
+        sys.stderr.flush()
+    # The interpreter's own end takes a tenth of a short command, and would wait for threads that nobody waits for.
+    os._exit(code)
+
+
+def run() -> int:
+    """Do what the command line says, and its exit code; every FleetError becomes its message and its remedy."""
     started = time.monotonic()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that lacks a glyph shows a question mark.
             stream.reconfigure(errors="replace")
     try:
-        _run(sys.argv[1:], started)
+        code = _run(sys.argv[1:], started)
+        sys.stdout.flush()
     except FleetError as error:
         _complain(error.message, error.remedy)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except KeyboardInterrupt as interrupt:
         where = "".join(f" at: {note}" for note in getattr(interrupt, "__notes__", ()))
         _complain(f"interrupted{where}", "run the command again: it goes on where it stopped")
-        sys.exit(INTERRUPTED)
+        return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone; nobody is left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        return 1
     except OSError as error:
         _complain(str(error), None)
-        sys.exit(FleetError.exit_code)
+        return FleetError.exit_code
+    return code
 
 
-def _run(arguments: list[str], started: float) -> None:
+def _run(arguments: list[str], started: float) -> int:
     if arguments[:1] in (["build"], ["bake"]) and not {"-h", "--help"} & set(arguments):
         from fleet.cli.build import build
 
-        code = build(arguments[0], arguments[1:])
-        sys.stdout.flush()
-        sys.stderr.flush()
-        # The interpreter's own end would wait for threads whose nodes nobody waits for.
-        os._exit(code)
+        return build(arguments[0], arguments[1:])
     from fleet.cli.main import run
 
-    run(started)
+    return run(started)
 
 
 def _complain(message: str, remedy: str | None) -> None:

@@ -764,16 +764,19 @@ def schema() -> None:
     sys.exit(commands.schema())
 
 
-def run(started: float) -> None:
-    """Run what the command line says; raises SystemExit, and FleetError for the caller to tell."""
+def run(started: float) -> int:
+    """Run what the command line says, and its exit code; raises FleetError for the caller to tell."""
     try:
         plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
         fleet(standalone_mode=False, obj=started, color=False if plain else None)
+    except SystemExit as ended:
+        return int(ended.code or 0)
     except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
+        return error.exit_code
     except click.ClickException as error:
         error.show()
-        sys.exit(UsageError.exit_code)
+        return UsageError.exit_code
     except click.Abort as abort:
         # The interrupt itself knows where it was.
         raise (abort.__cause__ if isinstance(abort.__cause__, KeyboardInterrupt) else KeyboardInterrupt()) from None
+    return 0

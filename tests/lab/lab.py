@@ -108,6 +108,7 @@ class Lab:
         with self.locked():
             with ThreadPoolExecutor() as pool:
                 list(pool.map(LabHost.remove, self.hosts.values()))
+            NamespaceHost.clear()
             for each in registry.registries(self.home):
                 each.service.stop()
             network.down()

@@ -12,6 +12,8 @@ from tests.lab.shell import run
 from tests.lab.waiting import wait_for
 
 _CGROUPS = Path("/sys/fs/cgroup")
+_CGROUP = "fleet-lab"
+"""What all hosts are in, in each hierarchy."""
 _DISK = "8G"  # sparse: it takes what it holds
 
 
@@ -63,12 +65,17 @@ class NamespaceHost(LabHost):
         """End it, and remove the cgroups its containers leave empty."""
         LabHost.stop(self)
         for top in self._hierarchies():
-            group = top / "fleet-lab" / self.host.name
+            group = top / _CGROUP / self.host.name
             for folder, _, _ in os.walk(group, topdown=False):
                 with suppress(OSError):
                     Path(folder).rmdir()
+
+    @classmethod
+    def clear(cls) -> None:
+        """Remove what all of them have been in; not with the last of them, as another one may just begin."""
+        for top in cls._hierarchies():
             with suppress(OSError):
-                group.parent.rmdir()  # the last host's goes
+                (top / _CGROUP).rmdir()
 
     @staticmethod
     def _children(pid: int) -> list[int]:
@@ -89,7 +96,7 @@ class NamespaceHost(LabHost):
     def _make_cgroups(self) -> list[Path]:
         groups = []
         for top in self._hierarchies():
-            lab = top / "fleet-lab"
+            lab = top / _CGROUP
             group = lab / self.host.name
             for parent, child in ((top, lab), (lab, group)):
                 child.mkdir(exist_ok=True)

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import pytest
 from hypothesis import settings
 
-from fleet.cli import main as fleet_main
+from fleet.cli import run as run_fleet
 
 # A busy machine makes single examples slow; the suite's own time limit catches what hangs.
 settings.register_profile("fleet", deadline=None)
@@ -48,16 +48,10 @@ def run(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
 
     def call(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["fleet", *arguments])
-        try:
-            fleet_main()
-        except SystemExit as end:
-            code = end.code
-        else:
-            code = 0
+        code = run_fleet()
         printed = capsys.readouterr()
         assert "Traceback" not in printed.err
-        assert isinstance(code, int | None)
-        return code or 0, printed.out, printed.err
+        return code, printed.out, printed.err
 
     assert home.is_dir()
     return call

@@ -470,9 +470,8 @@ def test_a_build_reads_no_bundle(take_up: TakeUp) -> None:
     take_up(bundle())
     printed = python(
         "import sys; sys.argv = ['fleet', 'build', '--platform', 'linux/amd64', '.']\n"
-        "from fleet.cli import main\n"
-        "try: main()\n"
-        "except SystemExit as end: print(end.code, set(sys.modules) & {'pydantic', 'cryptography', 'yaml', 'click'})"
+        "from fleet.cli import run\n"
+        "print(run(), set(sys.modules) & {'pydantic', 'cryptography', 'yaml', 'click'})"
     )
     assert printed == "1 set()\n"
 

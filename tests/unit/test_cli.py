@@ -222,9 +222,8 @@ HEAVY = ("paramiko", "docker", "grpc", "pydantic", "rich", "textual", "cryptogra
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     printed = python(
         f"import sys; sys.argv = ['fleet', *{arguments!r}]\n"
-        "from fleet.cli import main\n"
-        "try: main()\n"
-        "except SystemExit as end: assert not end.code, end.code\n"
+        "from fleet.cli import run\n"
+        "assert run() == 0\n"
         f"print('\\nheavy:', sorted(set({HEAVY!r}) & set(sys.modules)))"
     )
     assert printed.splitlines()[-1] == "heavy: []"
