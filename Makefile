@@ -23,7 +23,7 @@ check: $(VENV)/.synced ## lint, types and the direction of dependencies
 	$(RUN)lint-imports --no-cache
 
 unit: $(VENV)/.synced ## tests that need no lab
-	$(RUN)pytest tests/tui tests/unit -n 4 --maxschedchunk 8 -q
+	$(RUN)pytest tests/tui tests/unit -n 3 --maxschedchunk 8 -q
 
 # In four processes, each with hosts of its own (docs/lab.md), but for what cannot have anything beside it.
 E2E := $(RUN)pytest tests/contract tests/e2e -q
