@@ -12,7 +12,10 @@ from xdist.scheduler import LoadScopeScheduling
 # start; ctrl-C is part of what is tested.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-LONGEST = ("arm64", "test_watch", "test_gateway", "test_rotation", "test_faults", "test_lost_owners", "test_kills")
+LONGEST = (
+    *("arm64", "test_watch", "test_rotation", "test_gateway", "test_faults", "test_prober"),
+    *("test_lost_owners", "test_kills", "test_engine", "test_dispatch"),
+)
 """What takes longest, which should not be begun last."""
 
 
