@@ -6,7 +6,7 @@ UV := $(VENV)/bin/uv
 PYTHON ?= python3
 export UV_PYTHON_DOWNLOADS := never
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
-# Some images forbid it: then every `fleet` would compile fleet anew, which takes as long as all else that it does.
+# Some images forbid to write bytecode: then every `fleet` would compile fleet anew, which takes as long as all else that it does.
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help test check unit e2e e2e-alone e2e-together lab lab-all lab-down demo bench recording picture schema clean

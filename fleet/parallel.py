@@ -79,9 +79,8 @@ class Gathering(Generic[K, V]):
         """The results of the tasks that end within `timeout` seconds, in their order; a task's exception is raised.
 
         `enough`: looks at what there is after each result and may say that no more is needed. May be called again for
-        the rest, also after an interrupt.
+        the rest, also after an interrupt or a failure, which is raised once more when the others have had their time.
         """
-        self._so_far()  # a failure is told at once, also once more
         deadline = None if timeout is None else time.monotonic() + timeout
         while len(self._outcomes) < len(self._keys):
             left = HEED if deadline is None else max(deadline - time.monotonic(), 0.0)

@@ -13,8 +13,16 @@ from xdist.scheduler import LoadScopeScheduling
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONGEST = (
-    *("arm64", "test_watch", "test_rotation", "test_gateway", "test_faults", "test_prober"),
-    *("test_lost_owners", "test_kills", "test_engine", "test_dispatch"),
+    "e2e/arm64",
+    "e2e/test_watch",
+    "e2e/test_rotation",
+    "e2e/test_gateway",
+    "e2e/test_faults",
+    "contract/test_prober",
+    "e2e/test_lost_owners",
+    "e2e/test_kills",
+    "contract/test_engine.py",
+    "e2e/test_dispatch",
 )
 """What takes longest, which should not be begun last."""
 

@@ -64,7 +64,9 @@ class DockerEngine:
     """One Docker Engine; connections are opened by the first requests and kept."""
 
     def __init__(self, open_stream: Callable[[], Stream]) -> None:
-        self._client = Client(open_stream)
+        with _translated():
+            # It reads this machine's ~/.docker/config.json.
+            self._client = Client(open_stream)
 
     def version(self) -> str:
         """The Engine's own version, such as 26.1.5."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import queue
+import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import requests
 
 API_VERSION = "1.44"
-"""Docker 25 and all since speak it (their newest need it at least): nobody has to be asked before the first request."""
+"""Docker 25 and all since speak it, and 29 nothing older: so nobody has to be asked before the first request."""
 REQUEST_TIMEOUT = 60
 """Seconds for one request: an emulated or busy host takes many seconds to create a container."""
 LOAD_TIMEOUT = 600
@@ -58,21 +59,18 @@ class Client(docker.APIClient):
         """Send a request, once more when it was refused for the version it was made in."""
         answer = super().send(request, **settings)
         # Docker/26.1.5 (linux)
-        self._engine_version = answer.headers.get("Server", "").partition("/")[2].partition(" ")[0]
-        asked, newest = f"/v{API_VERSION}/", answer.headers.get("Api-Version", API_VERSION)
-        if (
-            answer.status_code == HTTPStatus.BAD_REQUEST
-            and newest != API_VERSION
-            and asked in (request.url or "")
-            # Of a stream nothing is left to be sent again.
-            and isinstance(request.body, str | bytes | None)
-            and b"API version" in answer.content
-        ):
-            self._version = newest
-            again = request.copy()
-            again.url = str(again.url).replace(asked, f"/v{newest}/", 1)
-            return super().send(again, **settings)
-        return answer
+        if version := answer.headers.get("Server", "").partition("/")[2].partition(" ")[0]:
+            self._engine_version = version
+        newest = answer.headers.get("Api-Version")
+        if not newest or answer.status_code != HTTPStatus.BAD_REQUEST or b"API version" not in answer.content:
+            return answer
+        self._version = newest
+        # Of a stream nothing is left to be sent again.
+        if not isinstance(request.body, str | bytes | None):
+            return answer
+        again = request.copy()
+        again.url = re.sub(r"/v[0-9.]+/", f"/v{newest}/", str(request.url), count=1)
+        return super().send(again, **settings)
 
     def open_log(self, container: str, parameters: Mapping[str, str | float]) -> requests.Response:
         """The container's log as it is sent; the SDK's own stream looks for a real socket beneath it."""

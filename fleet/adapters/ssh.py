@@ -257,10 +257,20 @@ def _told() -> Iterator[None]:
 
 
 class _Transport(paramiko.Transport):
-    """Adds OpenSSH's forwarding of Unix sockets, which paramiko lacks (PROTOCOL file of OpenSSH, section 2.4)."""
+    """Sends at once, and adds OpenSSH's forwarding of Unix sockets, which paramiko lacks.
+
+    That is in OpenSSH's PROTOCOL file, section 2.4.
+    """
 
     STREAMLOCAL = "direct-streamlocal@openssh.com"
     _OPENING = cMSG_CHANNEL_OPEN + paramiko.Message().add_string(STREAMLOCAL).asbytes()
+
+    def __init__(self, sock: Any, **settings: Any) -> None:
+        if isinstance(sock, socket.socket):
+            # Several channels are opened at once: else each waits until the one before has been acknowledged.
+            with suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        super().__init__(sock, **settings)
 
     def _send_user_message(self, data: paramiko.Message) -> None:
         if data.asbytes().startswith(self._OPENING):
@@ -350,7 +360,7 @@ def _log_in(login: Login, *, via: paramiko.SSHClient | None, dialling: Dialling 
             auth_timeout=login.timeout,
             channel_timeout=login.timeout,
             auth_strategy=keys,
-            transport_factory=_Transport,  # type: ignore[arg-type]  # called with (sock, disabled_algorithms=…)
+            transport_factory=_Transport,
         )
     except BaseException as error:
         client.close()
@@ -359,9 +369,6 @@ def _log_in(login: Login, *, via: paramiko.SSHClient | None, dialling: Dialling 
         raise _why(error, login, keys) from error
     if transport := client.get_transport():
         transport.set_keepalive(KEEPALIVE)
-        if isinstance(transport.sock, socket.socket):
-            # Several channels are opened at once: else each waits until the one before has been acknowledged.
-            transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return client
 
 

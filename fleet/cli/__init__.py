@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import os
 import sys
@@ -16,9 +17,12 @@ INTERRUPTED = 130
 def main() -> None:
     """The `fleet` command."""
     code = run()
-    with suppress(OSError):
-        sys.stderr.flush()
     # The interpreter's own end takes a tenth of a short command, and would wait for threads that nobody waits for.
+    # What those have put aside goes with it.
+    atexit._run_exitfuncs()  # noqa: SLF001 - os._exit leaves it out, and there is no other name for it
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        with suppress(OSError):
+            stream.flush()
     os._exit(code)
 
 
@@ -30,8 +34,9 @@ def run() -> int:
             # A terminal that lacks a glyph shows a question mark.
             stream.reconfigure(errors="replace")
     try:
-        code = _run(sys.argv[1:], started)
-        sys.stdout.flush()
+        code = _dispatch(sys.argv[1:], started)
+        if sys.stdout:
+            sys.stdout.flush()
     except FleetError as error:
         _complain(error.message, error.remedy)
         return error.exit_code
@@ -48,7 +53,7 @@ def run() -> int:
     return code
 
 
-def _run(arguments: list[str], started: float) -> int:
+def _dispatch(arguments: list[str], started: float) -> int:
     if arguments[:1] in (["build"], ["bake"]) and not {"-h", "--help"} & set(arguments):
         from fleet.cli.build import build
 

@@ -770,7 +770,9 @@ def run(started: float) -> int:
         plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
         fleet(standalone_mode=False, obj=started, color=False if plain else None)
     except SystemExit as ended:
-        return int(ended.code or 0)
+        if isinstance(ended.code, str):
+            raise
+        return ended.code or 0
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:

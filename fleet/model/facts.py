@@ -142,7 +142,8 @@ class HostFacts:
     """Whether it keeps notes of who changed what."""
     proxy: ProxyFacts = ProxyFacts()
     took: Mapping[Stage, float] = field(default_factory=dict, compare=False)
-    """Milliseconds until the stage had answered: a command over SSH, Docker with what stands there."""
+    """Milliseconds until the stage had answered: a command over SSH, Docker with what stands there; the first time also
+    what it takes to open the way there."""
 
     @property
     def arch(self) -> str:

@@ -79,7 +79,7 @@ class Connections:
             except HostError as error:
                 self.give_up(host, error)
                 return
-        # Beside what is done first: a distant host counts round trips. Why it fails is told to whoever needs it.
+        # A way to Docker is opened beside what is done first. Why it fails is told to whoever needs it.
         with suppress(HostError):
             engine.version()
 
@@ -252,7 +252,7 @@ def _since(begun: float) -> float:
 def observe_host(
     spec: FleetSpec, host: HostSpec, connections: Connections, *, closely: bool = False
 ) -> HostFacts | Down:
-    """What one host and its Docker Engine say: one command, and four requests beside it, over one connection.
+    """What one host and its Docker Engine say: one command, and three requests beside it, over one connection.
 
     `closely`: look into the containers, too, which is two more requests at the same time.
     """

@@ -16,7 +16,7 @@ import pytest
 from fleet.parallel import gather
 from tests.lab import Lab
 from tests.support.building import in_folder
-from tests.support.lab import running_lab
+from tests.support.lab import eventually, running_lab
 
 HOSTS = ("amd-1", "amd-2", "arm-1")
 
@@ -149,6 +149,15 @@ class Operator:
             if all(node["health"] != "unknown" for node in status["nodes"]):
                 break
         return status
+
+    def under_way(self, count: int = 1) -> None:
+        """Wait until the nodes are at work on so many builds."""
+
+        def at_work() -> bool | None:
+            nodes = self.json("status", expect=None)["nodes"]
+            return sum(node["active_builds"] or 0 for node in nodes) >= count or None
+
+        eventually(at_work)
 
     def run(self, *argv: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -157,7 +157,7 @@ def test_who_has_joined_follows_drains_and_no_build_under_way_is_lost(
     with Watching(member) as watching:
         watching.quiet(10)
         long.start()
-        time.sleep(3)
+        operator.under_way(2)
         operator.json("drain", "amd-1")
         try:
             change = watching.change(since=time.monotonic(), within=WITHIN)

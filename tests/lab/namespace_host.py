@@ -12,7 +12,7 @@ from tests.lab.shell import run
 from tests.lab.waiting import wait_for
 
 _CGROUPS = Path("/sys/fs/cgroup")
-_CGROUP = "fleet-lab"
+_LAB_GROUP = "fleet-lab"
 """What all hosts are in, in each hierarchy."""
 _DISK = "8G"  # sparse: it takes what it holds
 
@@ -65,7 +65,7 @@ class NamespaceHost(LabHost):
         """End it, and remove the cgroups its containers leave empty."""
         LabHost.stop(self)
         for top in self._hierarchies():
-            group = top / _CGROUP / self.host.name
+            group = top / _LAB_GROUP / self.host.name
             for folder, _, _ in os.walk(group, topdown=False):
                 with suppress(OSError):
                     Path(folder).rmdir()
@@ -75,7 +75,7 @@ class NamespaceHost(LabHost):
         """Remove what all of them have been in; not with the last of them, as another one may just begin."""
         for top in cls._hierarchies():
             with suppress(OSError):
-                (top / _CGROUP).rmdir()
+                (top / _LAB_GROUP).rmdir()
 
     @staticmethod
     def _children(pid: int) -> list[int]:
@@ -96,7 +96,7 @@ class NamespaceHost(LabHost):
     def _make_cgroups(self) -> list[Path]:
         groups = []
         for top in self._hierarchies():
-            lab = top / _CGROUP
+            lab = top / _LAB_GROUP
             group = lab / self.host.name
             for parent, child in ((top, lab), (lab, group)):
                 child.mkdir(exist_ok=True)

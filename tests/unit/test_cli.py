@@ -229,6 +229,24 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert printed.splitlines()[-1] == "heavy: []"
 
 
+@pytest.mark.parametrize(
+    ("typed", "code", "said"),
+    [
+        ("fleet --version >&-", 0, ""),
+        ("fleet --version 2>&-", 0, "fleet "),
+        ("fleet plan -i absent.yaml >&-", 2, "there is no inventory"),
+        ("fleet schema | head -c 1", 0, "{"),
+        ("fleet --version >/dev/full", 1, "No space left"),
+    ],
+)
+def test_a_closed_or_full_output_changes_no_exit_code_but_its_own(typed: str, code: int, said: str) -> None:
+    fleet = f"{sys.executable} -m fleet"
+    done = subprocess.run(("bash", "-c", typed.replace("fleet", fleet, 1)), capture_output=True, text=True, check=False)
+    assert done.returncode == code, done
+    assert "Traceback" not in done.stderr
+    assert said in done.stdout + done.stderr
+
+
 def test_help_lists_commands_and_exit_codes(run: Run) -> None:
     code, out, _ = run("--help")
     assert code == 0

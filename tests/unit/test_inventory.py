@@ -20,7 +20,7 @@ from fleet.model.spec import BuildkitSpec, Connection, Delivery, FleetSpec, Host
 ROOT = Path(__file__).parents[2]
 EXAMPLE = (ROOT / "inventory.example.yaml").read_text(encoding="utf-8")
 REFERENCE = (ROOT / "docs/inventory.md").read_text(encoding="utf-8")
-FITS = jsonschema.Draft202012Validator(json_schema())
+SCHEMA = jsonschema.Draft202012Validator(json_schema())
 ONE_HOST = "hosts: {a: {address: 10.0.0.1}}"
 
 
@@ -496,7 +496,7 @@ def test_example_shows_every_key() -> None:
 
 def test_example_fits_the_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(json_schema())
-    FITS.validate(yaml.safe_load(EXAMPLE))
+    SCHEMA.validate(yaml.safe_load(EXAMPLE))
 
 
 def test_committed_schema_is_current() -> None:
@@ -584,6 +584,6 @@ def test_what_is_accepted_fits_the_schema(fleet: str, machines: dict[str, Any]) 
     tree = {"fleet": fleet, "hosts": machines}
     spec = accepted(json.dumps(tree))
     if spec:
-        FITS.validate(tree)
+        SCHEMA.validate(tree)
         assert [host.name for host in spec.hosts] == list(machines)
         assert [host.port for host in spec.hosts] == [host.get("port", 1234) for host in machines.values()]

@@ -18,7 +18,7 @@ from fleet.model.spec import FleetSpec, KeyPair, KeyType, TlsSpec
 
 HEAD = "fleet: acme\nhosts:\n  a: {address: 10.0.0.1}\n"  # three lines: what follows stands in line 4
 PAIR = "{cert: c, key: k}"
-FITS = jsonschema.Draft202012Validator(json_schema())
+SCHEMA = jsonschema.Draft202012Validator(json_schema())
 
 
 def parsed(text: str) -> FleetSpec:
@@ -206,7 +206,7 @@ def test_missing_files_are_reported_where_they_are_named() -> None:
 )
 def test_editors_are_told_what_the_schema_can_say(tls: dict[str, Any]) -> None:
     with pytest.raises(jsonschema.ValidationError):
-        FITS.validate({"fleet": "acme", "hosts": {"a": {"address": "a"}}, "tls": tls})
+        SCHEMA.validate({"fleet": "acme", "hosts": {"a": {"address": "a"}}, "tls": tls})
 
 
 # --------------------------------------------------------------------------------------------- laws
@@ -230,4 +230,4 @@ def test_accepted_is_what_everyone_can_trust_and_somebody_signs(
     else:
         spec = parsed(json.dumps(tree))
         assert [bool(entry.tls) for entry in spec.hosts] == [bool(pair) for pair in hosts]
-        FITS.validate(tree)
+        SCHEMA.validate(tree)

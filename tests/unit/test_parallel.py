@@ -99,13 +99,31 @@ def test_a_failure_is_told_while_others_are_late_and_each_time() -> None:
 
     under_way = Gathering({"late": lambda: never.wait(20), "bad": fail})
     try:
-        for _ in range(2):
+        for patience in (10, 0.5):
             with pytest.raises(ValueError, match="no"):
-                under_way.results(timeout=10)
+                under_way.results(timeout=patience)
     finally:
         never.set()
     with pytest.raises(ValueError, match="no"):
         under_way.results()
+
+
+def test_the_others_can_be_waited_for_after_a_failure() -> None:
+    ended = threading.Event()
+
+    def late() -> bool:
+        time.sleep(0.5)
+        ended.set()
+        return True
+
+    def fail() -> bool:
+        raise ValueError("no")
+
+    under_way = Gathering({"late": late, "bad": fail})
+    for over in (False, True):
+        with pytest.raises(ValueError, match="no"):
+            under_way.results(timeout=20)
+        assert ended.is_set() is over
 
 
 def test_what_is_done_again_and_again_goes_by_its_own_clock() -> None:
