@@ -192,7 +192,8 @@ def test_a_gateway_that_is_killed_under_a_build_ends_it_and_up_lets_the_next_one
     killed = time.monotonic()
     lab.hosts["amd-1"].ssh(f"docker kill {container(operator)}")
     thread.join()
-    assert (done[0].code, "EOF" in done[0].said) == (1, True), done[0]
+    # An end of file, or a reset: it had something to send.
+    assert (done[0].code, "error reading from server" in done[0].said) == (1, True), done[0]
     assert done[0].ended - killed < 20
     operator.json("up")
     assert owners(operator) == {"gateway on amd-1"}
