@@ -5,6 +5,7 @@ For two architectures at once: arm64/test_two_gateways.
 
 from __future__ import annotations
 
+import re
 import shutil
 import threading
 import time
@@ -140,7 +141,7 @@ def test_a_node_that_freezes_under_a_build_ends_it(lab: Lab, operator: Operator,
         lab.hosts[name].ssh(f"docker unpause {node}")
     thread.join()
     assert done[0].code
-    assert done[0].ended - frozen < 20
+    assert done[0].ended - frozen < 17
 
 
 def test_a_change_of_it_cuts_no_build(lab: Lab, operator: Operator, context: Path) -> None:
@@ -192,9 +193,10 @@ def test_a_gateway_that_is_killed_under_a_build_ends_it_and_up_lets_the_next_one
     killed = time.monotonic()
     lab.hosts["amd-1"].ssh(f"docker kill {container(operator)}")
     thread.join()
-    # An end of file, or a reset: it had something to send.
-    assert (done[0].code, "error reading from server" in done[0].said) == (1, True), done[0]
-    assert done[0].ended - killed < 20
+    # A reset, where it had something to read.
+    assert re.search(r"error reading from server: (EOF|.*connection reset)", done[0].said), done[0]
+    assert done[0].code == 1
+    assert done[0].ended - killed < 10
     operator.json("up")
     assert owners(operator) == {"gateway on amd-1"}
     (context / "Dockerfile").write_text(SLOW)
